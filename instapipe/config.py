@@ -1,0 +1,156 @@
+"""Settings and cards as frozen pydantic models; YAML read strictly.
+
+A *card* describes a set of weights: `card.json` in a folder beside its safetensors files. The folders of the installed
+`weights/` together are the bundled index.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from instapipe.errors import ConfigError
+
+Direction = Literal["source_to_target", "target_to_source"]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Frozen; an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GeneratorConfig(Strict):
+    """The form of a set generator.
+
+    `paper`: all residual blocks in the encoders, transposed convolutions, instance norm without affine (PAPER.md).
+    `resize`: some blocks before and some after the sum, nearest-neighbour upsampling, instance norm with affine.
+    """
+
+    form: Literal["paper", "resize"] = "paper"
+    width: int = Field(64, ge=4, le=512, description="channels after the first convolution (ngf)")
+    encoder_blocks: int = Field(9, ge=0, le=32, description="residual blocks in each encoder")
+    decoder_blocks: int = Field(0, ge=0, le=32, description="residual blocks in each decoder, after the sum (`resize` only)")
+    image_decoder_width: int = Field(0, ge=0, le=2048, description="channels at 1/4 resolution in the image decoder; 0: 4 x width (`resize` only)")
+    mask_decoder_width: int = Field(0, ge=0, le=2048, description="the same in the mask decoder")
+    aggregation: Literal["sum", "mean", "attention"] = "sum"
+
+
+class CompositingConfig(Strict):
+    """How a generated window becomes part of the photo, in training and in translation alike.
+
+    `whole`: the generator's image replaces the window (the paper).
+    `matte`: `m * generated + (1 - m) * background`, m the returned masks in [0, 1], softened; background the window with
+    the old instances removed by inpainting.
+    """
+
+    mode: Literal["whole", "matte"] = "whole"
+    soften: int = Field(3, ge=1, le=15, description="width of the matte's softening, model pixels (odd)")
+    dilate: int = Field(5, ge=0, le=31, description="the old mask is grown by this before inpainting, model pixels")
+    inpaint_radius: int = Field(3, ge=1, le=15, description="radius of the inpainting, model pixels")
+
+
+class DirectionFile(Strict):
+    """One generator's file."""
+
+    file: str
+    sha256: str
+    dtype: Literal["float16", "float32"]
+
+
+class TranslatorCard(Strict):
+    """What there is to know about a pair of set generators."""
+
+    format: Literal[1] = 1
+    kind: Literal["translator"] = "translator"
+    name: str
+    source: str
+    target: str
+    generator: GeneratorConfig
+    compositing: CompositingConfig = CompositingConfig()
+    size: tuple[int, int] | None = Field(None, description="(H, W) that the weights were trained at; none: any")
+    window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
+    instances_per_step: int = Field(2, ge=1, le=64)
+    directions: dict[Direction, DirectionFile]
+    data: str = ""
+    provenance: str = ""
+    recipe: str = ""
+    steps: int = 0
+    hardware: str = ""
+    time: str = ""
+    quality: dict[str, Any] = {}
+    limits: str = ""
+    licence: str = ""
+
+
+class SegmenterCard(Strict):
+    """What there is to know about a segmenter's weights."""
+
+    format: Literal[1] = 1
+    kind: Literal["segmenter"] = "segmenter"
+    name: str
+    architecture: Literal["compact_maskrcnn"] = "compact_maskrcnn"
+    settings: dict[str, Any] = {}
+    classes: tuple[str, ...]
+    file: str
+    sha256: str
+    dtype: Literal["float16", "float32"]
+    data: str = ""
+    provenance: str = ""
+    recipe: str = ""
+    steps: int = 0
+    hardware: str = ""
+    time: str = ""
+    quality: dict[str, Any] = {}
+    limits: str = ""
+    licence: str = ""
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line out of pydantic's many."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    got = f"; got {first['input']!r}" if first["type"] != "missing" else ""
+    return f"{where}: {field}: {first['msg']}{got}{more}"
+
+
+def read_yaml(path: Path, model: type[M], overrides: dict[str, Any] | None = None) -> M:
+    """`path` as a `model`; `overrides` (dotted names allowed) win over the file.
+
+    Raises ConfigError for a missing file, bad YAML, unknown fields and values out of range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read config {str(path)!r}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"config {str(path)!r} must be a mapping of settings, got {type(content).__name__}")
+    for name, value in (overrides or {}).items():
+        put(content, name, value)
+    return build(model, content, f"config {str(path)!r}")
+
+
+def build(model: type[M], content: dict[str, Any], where: str) -> M:
+    """`content` as a `model`; raises ConfigError."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(explain(error, where)) from error
+
+
+def put(content: dict[str, Any], name: str, value: Any) -> None:
+    """Set the dotted `name` in nested mappings."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        below = content.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"setting {name!r}: {parent!r} is no group of settings")
+        content = below
+    content[last] = value
