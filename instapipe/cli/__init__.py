@@ -1,0 +1,77 @@
+"""The command line: a table of commands, each imported only when it is the one that was typed.
+
+Every command is a module of this package that exposes `command`: a function with typer annotations, or a `typer.Typer`
+for a group of subcommands. To add one, add its module and a line in :data:`COMMANDS`.
+
+Errors raised on purpose (:class:`InstapipeError`) become one line on stderr and the error's exit code; an interruption
+ends with 130 (typer's doing); `--traceback` before the command shows the whole stack instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from instapipe import __version__
+from instapipe.errors import InstapipeError
+
+__all__ = ["COMMANDS", "application", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "translate": ("instapipe.cli.translate", "Translate the instances in a photo, a folder or a glob of photos."),
+    "segment": ("instapipe.cli.segment", "Find the instances in photos; write masks, COCO JSON and numbered overlays."),
+    "cache": ("instapipe.cli.cache", "Where results are kept: path, ls, explain, prune, verify, clear."),
+}
+
+SETTINGS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+HELP = "Translate the instances in photos from one class to another, and keep the background."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; always ends with SystemExit."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Before the command there can be options, but none that takes a value: the first word is the command.
+    command = next((word for word in given if not word.startswith("-")), None)
+    try:
+        application(command)(args=given, prog_name="instapipe")
+    except InstapipeError as error:
+        if command is not None and "--traceback" in given[: given.index(command)]:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def application(wanted: str | None) -> typer.Typer:
+    """The typer application in which the command `wanted` is real (imported) and the others are a line of help."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, **SETTINGS)
+    app.callback()(_options)
+    for name, (module, summary) in COMMANDS.items():
+        command = importlib.import_module(module).command if name == wanted else _placeholder
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, help=summary)
+        else:
+            app.command(name, help=command.__doc__ if name == wanted else summary, short_help=summary)(command)
+    return app
+
+
+def _placeholder() -> None:
+    """Stands for a command that is only listed."""
+
+
+def _show_version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"instapipe {__version__}")
+        raise typer.Exit()
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole stack of an error.")] = False,
+) -> None:
+    """Options before the command."""

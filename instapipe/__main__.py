@@ -1,0 +1,5 @@
+"""`python -m instapipe`."""
+
+from instapipe.cli import main
+
+main()
