@@ -34,8 +34,12 @@ class GeneratorConfig(Strict):
     form: Literal["paper", "resize"] = "paper"
     width: int = Field(64, ge=4, le=512, description="channels after the first convolution (ngf)")
     encoder_blocks: int = Field(9, ge=0, le=32, description="residual blocks in each encoder")
-    decoder_blocks: int = Field(0, ge=0, le=32, description="residual blocks in each decoder, after the sum (`resize` only)")
-    image_decoder_width: int = Field(0, ge=0, le=2048, description="channels at 1/4 resolution in the image decoder; 0: 4 x width (`resize` only)")
+    decoder_blocks: int = Field(
+        0, ge=0, le=32, description="residual blocks in each decoder, after the sum (`resize` only)"
+    )
+    image_decoder_width: int = Field(
+        0, ge=0, le=2048, description="channels at 1/4 resolution in the image decoder; 0: 4 x width (`resize` only)"
+    )
     mask_decoder_width: int = Field(0, ge=0, le=2048, description="the same in the mask decoder")
     aggregation: Literal["sum", "mean", "attention"] = "sum"
 
@@ -44,8 +48,8 @@ class CompositingConfig(Strict):
     """How a generated window becomes part of the photo, in training and in translation alike.
 
     `whole`: the generator's image replaces the window (the paper).
-    `matte`: `m * generated + (1 - m) * background`, m the returned masks in [0, 1], softened; background the window with
-    the old instances removed by inpainting.
+    `matte`: `m * generated + (1 - m) * background`, m the returned masks in [0, 1], softened; background the window
+    with the old instances removed by inpainting.
     """
 
     mode: Literal["whole", "matte"] = "whole"

@@ -38,7 +38,9 @@ class Photo:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
             raise ValueError(f"pixels: expected uint8 (H, W, 3), got {self.pixels.dtype} {self.pixels.shape}")
         if self.alpha is not None and (self.alpha.dtype != np.uint8 or self.alpha.shape != self.pixels.shape[:2]):
-            raise ValueError(f"alpha: expected uint8 {self.pixels.shape[:2]}, got {self.alpha.dtype} {self.alpha.shape}")
+            raise ValueError(
+                f"alpha: expected uint8 {self.pixels.shape[:2]}, got {self.alpha.dtype} {self.alpha.shape}"
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -101,7 +103,9 @@ class Mask:
         x0, y0, x1, y1 = self.box
         left, top, right, bottom = max(x0, wx0), max(y0, wy0), min(x1, wx1), min(y1, wy1)
         if left < right and top < bottom:
-            out[top - wy0 : bottom - wy0, left - wx0 : right - wx0] = self.crop[top - y0 : bottom - y0, left - x0 : right - x0]
+            out[top - wy0 : bottom - wy0, left - wx0 : right - wx0] = self.crop[
+                top - y0 : bottom - y0, left - x0 : right - x0
+            ]
         return out
 
     def iou(self, other: Mask) -> float:
@@ -132,11 +136,14 @@ class Instances:
             object.__setattr__(self, "numbers", tuple(range(n)))
         if not (len(self.labels) == len(self.scores) == len(self.numbers) == n):
             raise ValueError(
-                f"expected {n} labels, scores and numbers, got {len(self.labels)}, {len(self.scores)}, {len(self.numbers)}"
+                f"expected {n} labels, scores and numbers, "
+                f"got {len(self.labels)}, {len(self.scores)}, {len(self.numbers)}"
             )
         for number, mask in zip(self.numbers, self.masks, strict=True):
             if mask.size != self.size:
-                raise MaskError(f"mask {number} is {mask.size[1]}x{mask.size[0]}, the photo {self.size[1]}x{self.size[0]}")
+                raise MaskError(
+                    f"mask {number} is {mask.size[1]}x{mask.size[0]}, the photo {self.size[1]}x{self.size[0]}"
+                )
 
     def __len__(self) -> int:
         return len(self.masks)
