@@ -1,0 +1,31 @@
+"""Photos in and out: decoding whatever people have, encoding, writing files whole or not at all, drawing."""
+
+from __future__ import annotations
+
+from instapipe.imaging.decode import MAX_PIXELS, PHOTO_SUFFIXES, decode_photo, read_bytes, read_photo
+from instapipe.imaging.draw import filmstrip, overlay, thumbnail
+from instapipe.imaging.encode import (
+    decode_mask,
+    encode_image,
+    encode_mask,
+    file_name,
+    picture_suffixes,
+    write_atomically,
+)
+
+__all__ = [
+    "MAX_PIXELS",
+    "PHOTO_SUFFIXES",
+    "decode_mask",
+    "decode_photo",
+    "encode_image",
+    "encode_mask",
+    "file_name",
+    "filmstrip",
+    "overlay",
+    "picture_suffixes",
+    "read_bytes",
+    "read_photo",
+    "thumbnail",
+    "write_atomically",
+]

@@ -1,0 +1,89 @@
+"""Pictures for people: numbered overlays and filmstrips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from instapipe.structures import Instances, Pixels
+
+# Colours that stay apart for most eyes (Okabe and Ito, 2008), RGB.
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+_FRAME_SIDE = 320
+_CAPTION = 24
+_COLUMNS = 6
+
+
+def overlay(pixels: Pixels, instances: Instances) -> Pixels:
+    """`pixels`, uint8 (H, W, 3), with each instance tinted, outlined and marked by its number and label."""
+    out = pixels.copy()
+    height, width = pixels.shape[:2]
+    thickness = max(1, round(max(height, width) / 600))
+    scale = max(0.35, max(height, width) / 1600)
+    for mask, number in zip(instances.masks, instances.numbers, strict=True):
+        x0, y0, x1, y1 = mask.box
+        if x0 == x1:
+            continue
+        colour = COLOURS[number % len(COLOURS)]
+        region = out[y0:y1, x0:x1]
+        tinted = (region * 0.6 + np.asarray(colour) * 0.4).astype(np.uint8)
+        region[mask.crop] = tinted[mask.crop]
+        shape = mask.crop.astype(np.uint8)
+        contours, _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
+        cv2.drawContours(out, contours, -1, colour, thickness)
+    for mask, label, number in zip(instances.masks, instances.labels, instances.numbers, strict=True):
+        if mask.box[0] == mask.box[2]:
+            continue
+        rows, columns = np.nonzero(mask.crop)
+        middle = int(np.argsort(rows, kind="stable")[len(rows) // 2])
+        _text(out, f"{number} {label}", (mask.box[0] + int(columns[middle]), mask.box[1] + int(rows[middle])), scale)
+    return out
+
+
+def thumbnail(pixels: Pixels, instances: Instances, caption: str) -> Pixels:
+    """One frame of a filmstrip, uint8 (h, w, 3): `pixels` made small, its instances outlined, a caption below."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, _FRAME_SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = np.ascontiguousarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    for mask, number in zip(instances.masks, instances.numbers, strict=True):
+        contours, _ = cv2.findContours(
+            mask.crop.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=mask.box[:2]
+        )
+        scaled = [np.round(contour * factor).astype(np.int32) for contour in contours]
+        cv2.polylines(small, scaled, True, COLOURS[number % len(COLOURS)], 1, cv2.LINE_AA)
+    frame = np.full((_FRAME_SIDE + _CAPTION, _FRAME_SIDE, 3), 24, np.uint8)
+    top, left = (_FRAME_SIDE - size[1]) // 2, (_FRAME_SIDE - size[0]) // 2
+    frame[top : top + size[1], left : left + size[0]] = small
+    cv2.putText(
+        frame, _ascii(caption), (6, _FRAME_SIDE + 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA
+    )
+    return frame
+
+
+def filmstrip(frames: Sequence[Pixels]) -> Pixels:
+    """Frames from :func:`thumbnail`, left to right, in rows of six."""
+    if not frames:
+        raise ValueError("a filmstrip needs at least one frame")
+    columns = min(_COLUMNS, len(frames))
+    blank = np.full_like(frames[0], 24)
+    padded = [*frames, *[blank] * (-len(frames) % columns)]
+    return np.vstack([np.hstack(padded[i : i + columns]) for i in range(0, len(padded), columns)])
+
+
+def _text(image: Pixels, text: str, centre: tuple[int, int], scale: float) -> None:
+    """White on black, centred, kept inside the image."""
+    text = _ascii(text)
+    thickness = max(1, round(scale * 2))
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    x = min(max(centre[0] - width // 2, 0), max(image.shape[1] - width, 0))
+    y = min(max(centre[1] + height // 2, height), max(image.shape[0] - base, height))
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thickness * 3, cv2.LINE_AA)
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+
+
+def _ascii(text: str) -> str:
+    """OpenCV's fonts know ASCII alone."""
+    return text.encode("ascii", "replace").decode()
