@@ -79,7 +79,10 @@ def decode_photo(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Pho
     """
     notes: list[str] = []
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        Image.init()
+        # A Pillow built without one of the libraries lacks its format.
+        formats = [name for name in _FORMATS if name in Image.OPEN]
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise PhotoError(
