@@ -1,0 +1,152 @@
+"""Compositing at the photo's own scale: what the model painted at its size becomes part of a window of the photo.
+
+Every function returns where it was allowed to change pixels; everywhere else the window comes back bit by bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instapipe.config import CompositingConfig
+from instapipe.structures import BoolMask, Pixels
+from instapipe.translation.windows import enlarged, resized
+
+Background = Literal["natural", "exact"]
+_FAINT = 0.02
+"""A matte below this is nothing: a tanh never quite reaches its ends, and the changed region must have one."""
+_FILL_SIDE = 512
+"""Old instances are filled in at this scale at most: what is filled in is smooth, and Telea's time grows with area."""
+_FEATHER = 1 / 16
+"""Width of the soft border of a window that replaces the photo's, as a share of its shorter side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """How a step is blended into the photo.
+
+    compositing: as the weights were trained.  background: `natural`: just so; `exact`: nothing changes outside old and
+    new masks and a seam.  seam: its width in model pixels.
+    """
+
+    compositing: CompositingConfig
+    background: Background = "natural"
+    seam: int = 5
+
+
+def distance(mask: BoolMask) -> NDArray[np.float32]:
+    """Pixels to the nearest True of `mask`, float32 (H, W); infinite where there is none."""
+    if not mask.any():
+        return np.full(mask.shape, np.inf, dtype=np.float32)
+    outside = (~mask).astype(np.uint8)
+    return np.asarray(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_5), dtype=np.float32)
+
+
+def blend(
+    window: Pixels,
+    old: BoolMask,
+    raw: NDArray[np.float32],
+    mattes: NDArray[np.float32],
+    settings: Blend,
+    *,
+    open_sides: tuple[bool, bool, bool, bool] = (False, False, False, False),
+) -> tuple[Pixels, BoolMask]:
+    """Blend one step's output into `window`.
+
+    window: uint8 (H, W, 3), the photo's own scale.  old: bool (H, W), the step's masks together.
+    raw: float32 (h, w, 3) in [0, 255], the generator's image at the model's size.  mattes: float32 (n, h, w) in [0, 1].
+    open_sides: (left, top, right, bottom): where the window ends inside the photo, so that a border would show.
+
+    Returns the new window, uint8 (H, W, 3), and where it may differ, bool (H, W).
+    """
+    size = (window.shape[0], window.shape[1])
+    scale = max(1.0, max(size[0] / raw.shape[0], size[1] / raw.shape[1]))
+    if settings.compositing.mode == "matte":
+        weight = enlarged(_union(mattes, settings.compositing.soften), size)
+        weight = np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1)
+    else:
+        weight = _ramp(size, open_sides) if settings.background == "natural" else np.ones(size, np.float32)
+    rim = settings.compositing.dilate * scale
+    if settings.background == "exact":
+        seam = settings.seam * scale
+        rim = min(rim, seam)
+        new = enlarged(mattes.max(axis=0, initial=0), size) >= 0.5
+        weight *= np.clip(1 - distance(old | new) / (seam + 1), 0, 1)
+    if settings.compositing.mode == "matte":
+        background, hole = remove_instances(window, old, rim=rim, radius=settings.compositing.inpaint_radius)
+        changed = hole | (weight > 0)
+    else:
+        background, changed = window, weight > 0
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    out = window.copy()
+    if rows.size == 0:
+        return out, changed
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    weight, where = weight[part], changed[part]
+    # One channel at a time: on 20 megapixels three float planes together would be the peak of the memory.
+    for channel in range(3):
+        painted = enlarged(np.ascontiguousarray(raw[:, :, channel]), size, smooth=True)[part]
+        mixed = weight * painted + (1 - weight) * background[:, :, channel][part]
+        target = out[:, :, channel][part]
+        target[where] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)[where]
+    return out, changed
+
+
+def remove_instances(window: Pixels, old: BoolMask, *, rim: float, radius: int) -> tuple[Pixels, BoolMask]:
+    """`window` with what lies under `old` filled in from around it, and where it changed.
+
+    The hole reaches `rim` pixels further than `old`; over the rim the filling fades into the photo.
+    """
+    away = distance(old)
+    hole = away <= rim if rim >= 1 else old
+    if not hole.any() or hole.all():
+        return window, np.zeros(old.shape, dtype=np.bool_)
+    size = (window.shape[0], window.shape[1])
+    factor = min(1.0, _FILL_SIDE / max(size))
+    small_size = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+    # A pixel that the hole touches at all is part of it, else the old animal's rim would colour the filling.
+    small_hole = (resized(hole.astype(np.uint8) * np.uint8(255), small_size) > 0).astype(np.uint8)
+    if small_hole.all():
+        return window, np.zeros(old.shape, dtype=np.bool_)
+    filled = cv2.inpaint(resized(window, small_size), small_hole, radius, cv2.INPAINT_TELEA)
+    out = window.copy()
+    fade = np.clip((rim + 1 - away) / (rim / 2 + 1), 0, 1)[hole]
+    for channel in range(3):
+        plane = enlarged(np.ascontiguousarray(filled[:, :, channel]).astype(np.float32), size)
+        mixed = fade * plane[hole] + (1 - fade) * window[:, :, channel][hole]
+        out[:, :, channel][hole] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return out, hole
+
+
+def _union(mattes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """The soft union that training blends by (translation.step.union_matte): (n, h, w) -> (h, w), softened."""
+    keep = np.ones(mattes.shape[1:], dtype=np.float32)
+    ones = np.ones(mattes.shape[1:], dtype=np.float32)
+    for matte in mattes:
+        if width > 1:
+            # Divided by the filtered ones: the border is not darkened.
+            total = cv2.boxFilter(matte, -1, (width, width), normalize=False, borderType=cv2.BORDER_CONSTANT)
+            count = cv2.boxFilter(ones, -1, (width, width), normalize=False, borderType=cv2.BORDER_CONSTANT)
+            matte = total / count
+        keep *= 1 - matte
+    return np.clip(1 - keep, 0, 1)
+
+
+def _ramp(size: tuple[int, int], open_sides: tuple[bool, bool, bool, bool]) -> NDArray[np.float32]:
+    """1 inside, falling to nearly 0 over the feather towards each open side: float32 (H, W)."""
+    feather = max(1.0, min(size) * _FEATHER)
+    left, top, right, bottom = open_sides
+    lines = []
+    for length, first, last in ((size[0], top, bottom), (size[1], left, right)):
+        line = np.ones(length, dtype=np.float32)
+        position = np.arange(length, dtype=np.float32)
+        if first:
+            line = np.minimum(line, (position + 0.5) / feather)
+        if last:
+            line = np.minimum(line, (length - position - 0.5) / feather)
+        lines.append(line)
+    return np.outer(lines[0], lines[1]).astype(np.float32)

@@ -1,0 +1,115 @@
+"""Windows of a photo: where a step looks, what the model is given of it, and back. No torch: warm runs need the geometry.
+
+A window is a rectangle (x0, y0, x1, y1) of photo pixels, exclusive at the end, and may reach over the photo's border,
+where it shows the photo mirrored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instapipe.structures import BoolMask, Mask, Pixels
+
+Rectangle = tuple[int, int, int, int]
+SMALLEST_SIDE = 8
+"""Of a window, in photo pixels."""
+
+
+def square_window(boxes: Sequence[Rectangle], scale: float) -> Rectangle:
+    """A square of `scale` x the longer side of the union of `boxes`, with the same centre."""
+    if not boxes:
+        raise ValueError("a window needs at least one box")
+    x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    side = max(SMALLEST_SIDE, math.ceil(scale * max(x1 - x0, y1 - y0)))
+    left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
+    return left, top, left + side, top + side
+
+
+def whole_window(size: tuple[int, int]) -> Rectangle:
+    """The photo of `size` (H, W) itself."""
+    return 0, 0, size[1], size[0]
+
+
+def multiple_of_4(size: tuple[int, int]) -> tuple[int, int]:
+    """The least (H, W), multiples of 4 and at least 8, that hold `size`."""
+    height, width = size
+    return max(8, -(-height // 4) * 4), max(8, -(-width // 4) * 4)
+
+
+def inside(window: Rectangle, size: tuple[int, int]) -> Rectangle:
+    """The part of `window` on a photo of `size` (H, W); empty where they do not meet."""
+    x0, y0 = min(max(window[0], 0), size[1]), min(max(window[1], 0), size[0])
+    return x0, y0, max(x0, min(window[2], size[1])), max(y0, min(window[3], size[0]))
+
+
+def cut(pixels: Pixels, window: Rectangle) -> Pixels:
+    """`pixels`, uint8 (H, W, 3), inside `window`, mirrored at the photo's border: uint8 (h, w, 3), a copy."""
+    x0, y0, x1, y1 = window
+    rows, columns = _mirrored(y0, y1, pixels.shape[0]), _mirrored(x0, x1, pixels.shape[1])
+    return np.ascontiguousarray(pixels[np.ix_(rows, columns)])
+
+
+def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:
+    """Indices start..stop - 1 of a line of `length`, reflected at its ends without repeating them, as often as needed."""
+    if length == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    period = 2 * (length - 1)
+    index = np.abs(np.arange(start, stop, dtype=np.intp)) % period
+    return np.where(index < length, index, period - index)
+
+
+def shrink(window: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
+    """A window as the model sees it: float32 (h, w, 3) in [0, 255] of `size` (h, w); area-averaged where it shrinks."""
+    return resized(window, size).astype(np.float32)
+
+
+def shrink_mask(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
+    """A mask at the model's `size` (h, w), still a mask: pixels of which half or more is covered.
+
+    One too thin for that keeps the pixels that it covers most.
+    """
+    if mask.shape == size:
+        return mask
+    covered = resized(mask.astype(np.uint8) * np.uint8(255), size)
+    out = covered >= 128
+    if mask.any() and not out.any():
+        out = covered >= max(1, int(covered.max()))
+        if not out.any():
+            # Nearly nothing of it: the pixel under its first one.
+            row, column = np.argwhere(mask)[0]
+            out[int(row * size[0] / mask.shape[0]), int(column * size[1] / mask.shape[1])] = True
+    return np.asarray(out)
+
+
+def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (H, W[, C]) at `size` (h, w): area-averaged where it shrinks, linear where it grows."""
+    if image.shape[:2] == size:
+        return image
+    smaller = size[0] * size[1] < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), dtype=np.uint8)
+
+
+def enlarged(plane: NDArray[np.float32], size: tuple[int, int], *, smooth: bool = False) -> NDArray[np.float32]:
+    """float32 (h, w) from the model's size at `size` (H, W): cubic where `smooth`, else linear (never overshooting)."""
+    if plane.shape == size:
+        return plane
+    if size[0] * size[1] < plane.shape[0] * plane.shape[1]:
+        method = cv2.INTER_AREA
+    else:
+        method = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(plane, (size[1], size[0]), interpolation=method), dtype=np.float32)
+
+
+def enlarged_mask(matte: NDArray[np.float32], window: Rectangle, size: tuple[int, int]) -> Mask:
+    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5."""
+    x0, y0, x1, y1 = window
+    dense = enlarged(matte, (y1 - y0, x1 - x0)) >= 0.5
+    left, top, right, bottom = inside(window, size)
+    return Mask.from_crop(size, (left, top), dense[top - y0 : bottom - y0, left - x0 : right - x0])
