@@ -1,0 +1,128 @@
+"""`<stem>.masks/`: what `instapipe segment` writes for one photo, made to be edited by hand.
+
+`<stem>_<i>.png` holds the pixels of instance i, `instances.json` (COCO) its label and score. The PNGs decide: one that
+was painted over counts as painted, one that was deleted is a dropped instance, one that was added has no class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from instapipe.errors import MaskError
+from instapipe.masks import coco
+from instapipe.masks.png import decode_all, encode_mask, numbered, read_all
+from instapipe.masks.records import (
+    Entry,
+    Record,
+    Size,
+    build,
+    digest_of,
+    integer,
+    parse_json,
+    read_bytes,
+    score,
+    shorten,
+)
+from instapipe.structures import Instances
+
+SUFFIX = ".masks"
+JSON_NAME = "instances.json"
+
+
+class MasksFolder:
+    """One photo's folder. With no PNG left in it, the photo is listed and has no instance."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stem = path.name.removesuffix(SUFFIX)
+
+    def photos(self) -> Sequence[str]:
+        name, _ = self._described()
+        return [name or self._stem]
+
+    def record(self, photo: Path) -> Record | None:
+        if photo.stem != self._stem:
+            return None
+        contents = read_all(self.path, numbered(self.path).get(self._stem, {}))
+        _, described = self._described()
+        notes = {number: described.get(number, ("", 1.0)) for number in contents}
+        parts: list[bytes | str] = []
+        for number, (_, content) in contents.items():
+            parts += [json.dumps([number, *notes[number]]), content]
+
+        def decode(size: Size | None) -> Instances:
+            if not contents:
+                return build([], self._size() if size is None else size)
+            found = decode_all(contents, size)
+            labels = [notes[number][0] for number in found.numbers]
+            return build(found.masks, found.size, labels, [notes[n][1] for n in found.numbers], found.numbers)
+
+        return Record(digest_of("masks folder", parts), decode)
+
+    def _described(self) -> tuple[str, dict[int, tuple[str, float]]]:
+        """The photo's name, and by number the label and the score, as far as `instances.json` says."""
+        path = self.path / JSON_NAME
+        if not path.exists():
+            return "", {}
+        where = f"masks {str(path)!r}"
+        document = parse_json(read_bytes(path), where)
+        categories = _list(document, "categories", where)
+        names = {str(category.get("id")): str(category.get("name", "")) for category in categories}
+        described = {}
+        for position, annotation in enumerate(_list(document, "annotations", where)):
+            number = integer(annotation.get("number", position), f"{where}: number", most=10**9)
+            value = annotation.get("score")
+            described[number] = (
+                names.get(str(annotation.get("category_id")), ""),
+                1.0 if value is None else score(value, f"{where}: score of number {number}"),
+            )
+        images = _list(document, "images", where)
+        return (str(images[0].get("file_name", "")) if images else ""), described
+
+    def _size(self) -> Size:
+        """(H, W) of a photo without masks, from the JSON."""
+        record = coco.CocoFile(self.path / JSON_NAME)
+        names = record.photos()
+        found = record.record(Path(names[0])) if names else None
+        if found is None:
+            raise MaskError(f"masks {str(self.path)!r}: nothing says how large the photo is; give the photos too")
+        return found.decode(None).size
+
+
+def _list(document: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+    values = document.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise MaskError(f"{where}: expected {name!r} to be a list of objects, got {shorten(values)}")
+    return values
+
+
+def files(entry: Entry) -> Iterator[tuple[str, bytes]]:
+    """The files of one photo's folder, by name."""
+    for number, mask in zip(entry.instances.numbers, entry.instances.masks, strict=True):
+        yield f"{entry.stem}_{number}.png", encode_mask(mask.dense())
+    yield JSON_NAME, json.dumps(coco.document([entry])).encode()
+
+
+def write(entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
+    """A folder `<stem>.masks/` for each photo."""
+    for entry in entries:
+        for name, content in files(entry):
+            yield f"{entry.stem}{SUFFIX}/{name}", content
+
+
+class MasksFolders:
+    """A folder of `<stem>.masks/` folders: the output of `instapipe segment` on many photos."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def photos(self) -> Sequence[str]:
+        folders = sorted(path for path in self.path.iterdir() if path.name.endswith(SUFFIX) and path.is_dir())
+        return [name for folder in folders for name in MasksFolder(folder).photos()]
+
+    def record(self, photo: Path) -> Record | None:
+        folder = self.path / f"{photo.stem}{SUFFIX}"
+        return MasksFolder(folder).record(photo) if folder.is_dir() else None

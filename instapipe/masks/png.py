@@ -1,0 +1,152 @@
+"""One PNG for each instance: `<stem>_<i>.png`, InstaGAN's layout.
+
+Two kinds of folder hold them. A flat one (`photos_seg/`) has the masks of many photos. `<stem>.masks/` has those of
+one, with an optional `instances.json` (COCO) for labels and scores: there the PNGs are the truth, so that a mask can be
+painted over in any editor, and a deleted PNG is a dropped instance.
+
+A pixel belongs to the instance where it is brighter than half of the brightest: 0/1, 0/255 and 16-bit masks all read
+the same. The numbers may start anywhere and have gaps. Masks of another size than the photo are refused, not resized.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instapipe.errors import MaskError
+from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes
+from instapipe.structures import BoolMask, Instances, Mask
+
+NAME = re.compile(r"(?P<stem>.+)_(?P<number>\d{1,9})\.png", re.IGNORECASE | re.DOTALL)
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class PngFolder:
+    """A flat folder of `<stem>_<i>.png` for any number of photos; the masks have no class."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = numbered(path)
+
+    def photos(self) -> Sequence[str]:
+        return list(self._files)
+
+    def record(self, photo: Path) -> Record | None:
+        files = self._files.get(photo.stem)
+        if files is None:
+            return None
+        contents = read_all(self.path, files)
+        parts = [part for number, (_, content) in contents.items() for part in (str(number), content)]
+        return Record(digest_of("png", parts), lambda size: decode_all(contents, size))
+
+
+def numbered(folder: Path) -> dict[str, dict[int, str]]:
+    """Per stem the files `<stem>_<i>.png` of `folder` by i, ascending. Raises MaskError for two files of one number."""
+    try:
+        changed = folder.stat().st_mtime_ns
+    except OSError as error:
+        raise MaskError(f"cannot read the folder of masks {str(folder)!r}: {error.strerror or error}") from error
+    return _numbered(folder, changed)
+
+
+@lru_cache(maxsize=64)
+def _numbered(folder: Path, changed: int) -> dict[str, dict[int, str]]:
+    """Once per state of the folder: asking for each of its photos in turn must not list it each time."""
+    found: dict[str, dict[int, str]] = {}
+    for name in sorted(path.name for path in folder.iterdir()):
+        match = NAME.fullmatch(name)
+        if match is None:
+            continue
+        files, number = found.setdefault(match["stem"], {}), int(match["number"])
+        if number in files:
+            raise MaskError(f"masks {str(folder)!r}: {files[number]} and {name} have the same number; delete one")
+        files[number] = name
+    return {stem: dict(sorted(files.items())) for stem, files in found.items()}
+
+
+def read_all(folder: Path, files: dict[int, str]) -> dict[int, tuple[str, bytes]]:
+    """By number what to call the file in messages, and its content."""
+    check_count(f"masks {str(folder)!r}", len(files))
+    return {number: (f"mask {str(folder / name)!r}", read_bytes(folder / name)) for number, name in files.items()}
+
+
+def decode_all(contents: dict[int, tuple[str, bytes]], size: Size | None) -> Instances:
+    """Instances without a class from PNGs by number; at least one, or the size given."""
+    masks: list[Mask] = []
+    for where, content in contents.values():
+        size = check_size(where, png_size(content, where), size)
+        masks.append(Mask.from_dense(decode_mask(content, where)))  # made small before the next is decoded
+    if size is None:
+        raise ValueError("no mask, so the size must be given")
+    return build(masks, size, numbers=list(contents))
+
+
+def png_size(content: bytes, where: str) -> Size:
+    """(H, W) from the header, before anything is allocated. Raises MaskError if `content` is no PNG."""
+    if len(content) < 33 or not content.startswith(SIGNATURE):
+        raise MaskError(f"{where}: {'empty file' if not content else 'not a PNG, or cut off'}")
+    width, height = struct.unpack(">II", content[16:24])
+    return int(height), int(width)
+
+
+def decode_pixels(content: bytes, where: str, *, indices: bool = False) -> NDArray[np.integer]:
+    """Values, (H, W) or (H, W, channels); with `indices`, those of a palette image are not turned into colours.
+
+    Raises MaskError for what cannot be decoded whole.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the caller has compared the size
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                image.load()
+                coloured = image.mode == "P" and not indices
+                values = np.asarray(
+                    image.convert("RGBA" if "transparency" in image.info else "RGB") if coloured else image
+                )
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MaskError(f"{where}: cannot be decoded: {' '.join(str(error).split())}") from error
+    return values.astype(np.uint8) if values.dtype == np.bool_ else values
+
+
+def decode_mask(content: bytes, where: str) -> BoolMask:
+    """Bool (H, W): brighter than half of the brightest pixel. Transparent pixels count as dark."""
+    values = decode_pixels(content, where)
+    if values.ndim == 3:
+        colours, alpha = (values, None) if values.shape[2] == 3 else (values[..., :-1], values[..., -1])
+        values = colours.max(axis=2)
+        if alpha is not None:
+            # Paint of one colour on a transparent ground: the paint is the mask.
+            values = alpha if values.max() == values.min() else np.where(alpha > alpha.max() // 2, values, 0)
+    mask: BoolMask = values > values.max() // 2
+    return mask
+
+
+def encode_mask(mask: BoolMask) -> bytes:
+    """A grey PNG of 8 bits, 0 outside and 255 inside: what every editor can paint on."""
+    return encode_pixels(mask.astype(np.uint8) * np.uint8(255))
+
+
+def encode_pixels(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """A grey PNG of `values`, (H, W)."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, format="PNG")
+    return out.getvalue()
+
+
+def write(entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
+    """`<stem>_<i>.png` for each instance, i its number."""
+    for entry in entries:
+        for number, mask in zip(entry.instances.numbers, entry.instances.masks, strict=True):
+            yield f"{entry.stem}_{number}.png", encode_mask(mask.dense())
