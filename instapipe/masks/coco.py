@@ -1,6 +1,6 @@
 """COCO JSON: the masks of many photos in one file, as polygons or as either form of RLE.
 
-The file is read and indexed once per process; the masks of a photo are decoded when it is asked for. Labels are the
+The file is indexed once; the masks of a photo are decoded when it is asked for. Labels are the
 categories' names. Crowd annotations (`iscrowd`) outline no single instance and are left out. `score` is kept where the
 file has one, and so is `number`, which instapipe writes: the instance's number in file names and overlays.
 """
@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from instapipe.errors import MaskError
 from instapipe.masks import polygons, rle
 from instapipe.masks.records import (
-    MAX_COLLECTION_BYTES,
     Entry,
     Record,
     Size,
@@ -27,8 +25,6 @@ from instapipe.masks.records import (
     check_size,
     digest_of,
     integer,
-    parse_json,
-    read_bytes,
     score,
     shorten,
 )
@@ -50,13 +46,9 @@ class Index:
 class CocoFile:
     """A COCO JSON file; photos are found by file name, and by folders too where several share a name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, document: Fields) -> None:
         self.path = path
-        try:
-            state = path.stat()
-        except OSError as error:
-            raise MaskError(f"cannot read masks {str(path)!r}: {error.strerror or error}") from error
-        self._index = _read(path, state.st_mtime_ns, state.st_size)
+        self._index = _index(document, f"masks {str(path)!r}")
 
     def photos(self) -> Sequence[str]:
         return [str(image["file_name"]) for images in self._index.images.values() for image in images]
@@ -96,16 +88,12 @@ class CocoFile:
         return name
 
 
-@lru_cache(maxsize=4)
-def _read(path: Path, changed: int, length: int) -> Index:
-    """Once per state of the file."""
-    where = f"masks {str(path)!r}"
-    document = parse_json(read_bytes(path, MAX_COLLECTION_BYTES), where)
+def _index(document: Fields, where: str) -> Index:
     images: dict[str, list[Fields]] = {}
     known: set[int | str] = set()
     for image in _fields(document, "images", where):
         name, key = image.get("file_name"), image.get("id")
-        if not isinstance(name, str) or not name or not isinstance(key, int | str):
+        if not isinstance(name, str) or not name or "\0" in name or not isinstance(key, int | str):
             raise MaskError(f"{where}: an image needs an id and a file_name, got {shorten(image)}")
         if key in known:
             raise MaskError(f"{where}: two images have the id {shorten(key)}")

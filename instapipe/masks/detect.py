@@ -1,14 +1,34 @@
-"""Which format a mask file or folder is in, and where masks are looked for unasked."""
+"""Which format a mask file or folder is in, and where masks are looked for unasked.
+
+<stem>.masks/            folder    one PNG for each instance, and instances.json
+<folder>_seg/            png       InstaGAN's layout: <stem>_<i>.png
+a folder of PNGs         png, or labelmap where <stem>.png has the photo's own name
+a folder of text files   yolo
+a folder of JSON files   labelme; coco for a single file that lists images
+a JSON file              coco, or labelme where it has shapes
+a PNG or a text file     labelmap or one instance of png; yolo
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from instapipe.errors import MaskError
+from instapipe.errors import MaskError, UsageError
+from instapipe.masks import labelmap, labelme, yolo
 from instapipe.masks.coco import CocoFile
 from instapipe.masks.folder import SUFFIX, MasksFolder, MasksFolders
-from instapipe.masks.png import PngFolder, numbered
-from instapipe.masks.records import MaskSource
+from instapipe.masks.labelmap import LabelMaps
+from instapipe.masks.labelme import LabelmeFolder
+from instapipe.masks.png import NAME, PngFolder, numbered, read_one
+from instapipe.masks.records import MAX_COLLECTION_BYTES, MaskSource, Record, parse_json, read_bytes
+from instapipe.masks.yolo import YoloFolder
+
+KINDS = (".json", ".txt", ".png")
+NO_MASKS = re.compile(r"classes\.txt|(readme|notice|licen[cs]e)\b.*", re.IGNORECASE)
+"""Files that may lie in a folder of masks and are none."""
 
 
 def find(photo: Path) -> Path | None:
@@ -21,16 +41,130 @@ def find(photo: Path) -> Path | None:
     return beside if beside.is_dir() and photo.stem in numbered(beside) else None
 
 
-def open_source(path: Path) -> MaskSource:
-    """`path` as a source of masks; raises MaskError where it is of no known format."""
-    if path.is_dir():
-        if path.name.endswith(SUFFIX):
-            return MasksFolder(path)
-        if any(child.name.endswith(SUFFIX) and child.is_dir() for child in path.iterdir()):
-            return MasksFolders(path)
-        return PngFolder(path)
-    if not path.exists():
-        raise MaskError(f"no masks at {str(path)!r}")
+def open_source(path: Path, format: str | None = None) -> MaskSource:
+    """`path` as a source of masks, of the named format, or of the one that it seems to be in.
+
+    Raises MaskError where it is of no known format, or of several; UsageError for a format that is not known.
+    """
+    try:
+        state = path.stat()
+        if path.is_dir():
+            return _folder(path, format)
+    except OSError as error:
+        raise MaskError(f"cannot read masks {str(path)!r}: {error.strerror or error}") from error
     if path.suffix.lower() == ".json":
-        return CocoFile(path)
-    raise MaskError(f"masks {str(path)!r}: not a format that is known")
+        return _json_file(path, state.st_mtime_ns, state.st_size)
+    if path.suffix.lower() in (".png", ".txt"):
+        return OnePhoto(path, format)
+    raise MaskError(f"masks {str(path)!r}: expected a folder, or a .json, .png or .txt file")
+
+
+def _folder(path: Path, format: str | None) -> MaskSource:
+    if format is not None:
+        if format not in FOLDERS:
+            raise UsageError(f"no mask format {format!r}; known: {', '.join(FOLDERS)}")
+        return FOLDERS[format](path)
+    if path.name.endswith(SUFFIX):
+        return MasksFolder(path)
+    children = list(path.iterdir())
+    if any(child.name.endswith(SUFFIX) and child.is_dir() for child in children):
+        return MasksFolders(path)
+    if path.name.endswith("_seg"):
+        return PngFolder(path)
+    stems = {kind: {c.stem for c in children if _is_kind(c, kind)} for kind in KINDS}
+    # PNGs beside other files of the same names are the photos.
+    stems[".png"] -= stems[".json"] | stems[".txt"]
+    kinds = [kind for kind in KINDS if stems[kind]]
+    if len(kinds) > 1:
+        raise MaskError(f"masks {str(path)!r}: both {kinds[0]} and {kinds[1]} files; keep one kind in the folder")
+    if not kinds:
+        raise MaskError(f"masks {str(path)!r}: no .json, .txt or .png file in it")
+    if kinds == [".png"]:
+        return PngsOrMaps(path)
+    if kinds == [".txt"]:
+        return YoloFolder(path)
+    files = [child for child in children if _is_kind(child, ".json")]
+    if len(files) == 1:
+        state = files[0].stat()
+        return _json_file(files[0], state.st_mtime_ns, state.st_size)
+    return LabelmeFolder(path)
+
+
+def _is_kind(path: Path, kind: str) -> bool:
+    return path.suffix.lower() == kind and not NO_MASKS.fullmatch(path.name)
+
+
+@lru_cache(maxsize=8)
+def _json_file(path: Path, changed: int, length: int) -> MaskSource:
+    """Once per state of the file: a COCO file is asked for each of its photos in turn."""
+    document = parse_json(read_bytes(path, MAX_COLLECTION_BYTES), f"masks {str(path)!r}")
+    return OnePhoto(path) if "shapes" in document else CocoFile(path, document)
+
+
+def _coco_folder(path: Path) -> MaskSource:
+    file = path / "instances.json"
+    return CocoFile(file, parse_json(read_bytes(file, MAX_COLLECTION_BYTES), f"masks {str(file)!r}"))
+
+
+class PngsOrMaps:
+    """A folder of PNGs: a photo's own name is its label map, numbered names are its instances; both is an error."""
+
+    def __init__(self, path: Path) -> None:
+        self._instances, self._maps = PngFolder(path), LabelMaps(path)
+        self._path = path
+
+    def photos(self) -> Sequence[str]:
+        maps = self._maps.photos()
+        all_numbered = all(NAME.fullmatch(f"{name}.png") for name in maps)
+        return self._instances.photos() if all_numbered else maps
+
+    def record(self, photo: Path) -> Record | None:
+        numbered_masks, label_map = self._instances.record(photo), self._maps.record(photo)
+        if numbered_masks is not None and label_map is not None:
+            raise MaskError(
+                f"masks {str(self._path)!r}: {photo.stem}.png is a label map and {photo.stem}_<i>.png are masks; "
+                "keep one of them"
+            )
+        return numbered_masks or label_map
+
+
+class OnePhoto:
+    """A single file that holds the masks of the photo of its name."""
+
+    def __init__(self, path: Path, format: str | None = None) -> None:
+        self.path = path
+        self._instance = NAME.fullmatch(path.name)
+        self._format = format
+
+    def photos(self) -> Sequence[str]:
+        if self.path.suffix.lower() == ".json":
+            return [labelme.photo_name(self.path, self._document())]
+        return [self._instance["stem"] if self._instance and self._format == "png" else self.path.stem]
+
+    def record(self, photo: Path) -> Record | None:
+        kind = self.path.suffix.lower()
+        if photo.stem == self.path.stem:
+            if kind == ".json":
+                return labelme.read(self.path, self._document())
+            return yolo.read(self.path) if kind == ".txt" else labelmap.read(self.path)
+        if kind == ".png" and self._instance and self._instance["stem"] == photo.stem:
+            return read_one(self.path)
+        # A file that was named on purpose must not be passed over in silence.
+        raise MaskError(
+            f"masks {str(self.path)!r} are not of photo {photo.name!r}, by their name: "
+            f"call them {photo.stem}{self.path.suffix}, or give their folder"
+        )
+
+    def _document(self) -> dict[str, object]:
+        return parse_json(read_bytes(self.path), f"masks {str(self.path)!r}")
+
+
+FOLDERS: dict[str, Callable[[Path], MaskSource]] = {
+    "png": PngFolder,
+    "folder": MasksFolders,
+    "labelmap": LabelMaps,
+    "coco": _coco_folder,
+    "yolo": YoloFolder,
+    "labelme": LabelmeFolder,
+}
+"""How a folder is read whose format is named."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from instapipe.errors import MaskError
+from instapipe.imaging import encode_mask
 from instapipe.masks import coco
-from instapipe.masks.png import decode_all, encode_mask, numbered, read_all
+from instapipe.masks.png import decode_all, numbered, read_all
 from instapipe.masks.records import (
     Entry,
     Record,
@@ -27,6 +28,8 @@ from instapipe.masks.records import (
     shorten,
 )
 from instapipe.structures import Instances
+
+Fields = dict[str, Any]
 
 SUFFIX = ".masks"
 JSON_NAME = "instances.json"
@@ -64,35 +67,42 @@ class MasksFolder:
 
     def _described(self) -> tuple[str, dict[int, tuple[str, float]]]:
         """The photo's name, and by number the label and the score, as far as `instances.json` says."""
-        path = self.path / JSON_NAME
-        if not path.exists():
-            return "", {}
-        where = f"masks {str(path)!r}"
-        document = parse_json(read_bytes(path), where)
-        categories = _list(document, "categories", where)
+        where = f"masks {str(self.path / JSON_NAME)!r}"
+        categories, annotations, images = self._document()
         names = {str(category.get("id")): str(category.get("name", "")) for category in categories}
         described = {}
-        for position, annotation in enumerate(_list(document, "annotations", where)):
+        for position, annotation in enumerate(annotations):
             number = integer(annotation.get("number", position), f"{where}: number", most=10**9)
             value = annotation.get("score")
             described[number] = (
                 names.get(str(annotation.get("category_id")), ""),
                 1.0 if value is None else score(value, f"{where}: score of number {number}"),
             )
-        images = _list(document, "images", where)
         return (str(images[0].get("file_name", "")) if images else ""), described
 
     def _size(self) -> Size:
         """(H, W) of a photo without masks, from the JSON."""
-        record = coco.CocoFile(self.path / JSON_NAME)
-        names = record.photos()
-        found = record.record(Path(names[0])) if names else None
-        if found is None:
+        _, _, images = self._document()
+        sides = (images[0].get("height"), images[0].get("width")) if images else (None, None)
+        if None in sides:
             raise MaskError(f"masks {str(self.path)!r}: nothing says how large the photo is; give the photos too")
-        return found.decode(None).size
+        height, width = (integer(side, f"masks {str(self.path / JSON_NAME)!r}: size", least=1) for side in sides)
+        return height, width
+
+    def _document(self) -> tuple[list[Fields], list[Fields], list[Fields]]:
+        """Categories, annotations and images of `instances.json`; all empty where there is none."""
+        path = self.path / JSON_NAME
+        if not path.exists():
+            return [], [], []
+        where = f"masks {str(path)!r}"
+        document = parse_json(read_bytes(path), where)
+        categories, annotations, images = (
+            _list(document, name, where) for name in ("categories", "annotations", "images")
+        )
+        return categories, annotations, images
 
 
-def _list(document: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+def _list(document: Fields, name: str, where: str) -> list[Fields]:
     values = document.get(name, [])
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise MaskError(f"{where}: expected {name!r} to be a list of objects, got {shorten(values)}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.errors import MaskError
+from instapipe.imaging import encode_mask
 from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes
 from instapipe.structures import BoolMask, Instances, Mask
 
@@ -46,6 +46,15 @@ class PngFolder:
         contents = read_all(self.path, files)
         parts = [part for number, (_, content) in contents.items() for part in (str(number), content)]
         return Record(digest_of("png", parts), lambda size: decode_all(contents, size))
+
+
+def read_one(path: Path) -> Record:
+    """A single PNG as the only instance of its photo. Raises MaskError."""
+    match = NAME.fullmatch(path.name)
+    number = int(match["number"]) if match else 0
+    contents = read_all(path.parent, {number: path.name})
+    content = contents[number][1]
+    return Record(digest_of("png", [str(number), content]), lambda size: decode_all(contents, size))
 
 
 def numbered(folder: Path) -> dict[str, dict[int, str]]:
@@ -97,30 +106,30 @@ def png_size(content: bytes, where: str) -> Size:
     return int(height), int(width)
 
 
-def decode_pixels(content: bytes, where: str, *, indices: bool = False) -> NDArray[np.integer]:
-    """Values, (H, W) or (H, W, channels); with `indices`, those of a palette image are not turned into colours.
+def decode_pixels(content: bytes, where: str, *, indices: bool = False) -> tuple[NDArray[np.integer], bool]:
+    """Values, (H, W) or (H, W, channels), and whether they are indices into a palette: never, unless `indices`.
 
     Raises MaskError for what cannot be decoded whole.
     """
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the caller has compared the size
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                image.load()
-                coloured = image.mode == "P" and not indices
-                values = np.asarray(
-                    image.convert("RGBA" if "transparency" in image.info else "RGB") if coloured else image
-                )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MaskError(f"{where}: cannot be decoded: {' '.join(str(error).split())}") from error
-    return values.astype(np.uint8) if values.dtype == np.bool_ else values
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as file:
+            file.load()
+            image: Image.Image = file
+            palette = image.mode == "P"
+            if palette and not indices:
+                image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+            values = np.asarray(image)
+    except Exception as error:  # Pillow's reader raises nearly anything on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MaskError(f"{where}: damaged or cut off: {reason}") from error
+    return values.astype(np.uint8) if values.dtype == np.bool_ else values, palette and indices
 
 
 def decode_mask(content: bytes, where: str) -> BoolMask:
     """Bool (H, W): brighter than half of the brightest pixel. Transparent pixels count as dark."""
-    values = decode_pixels(content, where)
+    values, _ = decode_pixels(content, where)
     if values.ndim == 3:
         colours, alpha = (values, None) if values.shape[2] == 3 else (values[..., :-1], values[..., -1])
         values = colours.max(axis=2)
@@ -131,13 +140,8 @@ def decode_mask(content: bytes, where: str) -> BoolMask:
     return mask
 
 
-def encode_mask(mask: BoolMask) -> bytes:
-    """A grey PNG of 8 bits, 0 outside and 255 inside: what every editor can paint on."""
-    return encode_pixels(mask.astype(np.uint8) * np.uint8(255))
-
-
-def encode_pixels(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """A grey PNG of `values`, (H, W)."""
+def encode_deep(values: NDArray[np.uint16]) -> bytes:
+    """A grey PNG of 16 bits, (H, W)."""
     from PIL import Image
 
     out = io.BytesIO()

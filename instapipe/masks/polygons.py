@@ -51,7 +51,12 @@ def fill(polygons: Sequence[Points], size: Size, where: str) -> Mask:
     height, width = size
     solid = [points for points in polygons if len(points) >= 3]
     for points in solid:
-        _check(points, size, where)
+        check_inside(points, size, where)
+        outline = float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+        if outline > MAX_OUTLINE:
+            raise MaskError(
+                f"{where}: a polygon's outline is {outline:,.0f} pixels long; at most {MAX_OUTLINE:,} are read"
+            )
     if not solid:
         return Mask.from_crop(size, (0, 0), np.zeros((0, 0), dtype=np.bool_))
     clipped = [np.clip(points, 0.0, (width, height)) for points in solid]
@@ -62,7 +67,8 @@ def fill(polygons: Sequence[Points], size: Size, where: str) -> Mask:
     return Mask.from_crop(size, origin, _fill([points - origin for points in clipped], (rows, columns)))
 
 
-def _check(points: Points, size: Size, where: str) -> None:
+def check_inside(points: Points, size: Size, where: str) -> None:
+    """Raises MaskError for a point that is farther outside a photo of `size` than :func:`fill` forgives."""
     height, width = size
     corner = np.asarray((width, height), dtype=np.float64)
     slack = np.maximum(2.0, 0.01 * corner)
@@ -74,9 +80,6 @@ def _check(points: Points, size: Size, where: str) -> None:
             f"{where}: polygon point ({x:g}, {y:g}) is outside the photo of {width}x{height}; "
             "are the polygons of another photo or another size?"
         )
-    outline = float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
-    if outline > MAX_OUTLINE:
-        raise MaskError(f"{where}: a polygon's outline is {outline:,.0f} pixels long; at most {MAX_OUTLINE:,} are read")
 
 
 def _fill(polygons: Sequence[Points], size: Size) -> BoolMask:
