@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from instapipe.imaging.decode import MAX_PIXELS, PHOTO_SUFFIXES, decode_photo, read_bytes, read_photo
 from instapipe.imaging.draw import filmstrip, overlay, thumbnail
-from instapipe.imaging.encode import (
-    decode_mask,
-    encode_image,
-    encode_mask,
-    file_name,
-    picture_suffixes,
-    write_atomically,
-)
+from instapipe.imaging.encode import encode_image, file_name, picture_suffixes, write_atomically
 
 __all__ = [
     "MAX_PIXELS",
     "PHOTO_SUFFIXES",
-    "decode_mask",
     "decode_photo",
     "encode_image",
-    "encode_mask",
     "file_name",
     "filmstrip",
     "overlay",

@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from instapipe.errors import MaskError, OutputError, UsageError
-from instapipe.structures import BoolMask, Pixels
+from instapipe.errors import OutputError, UsageError
+from instapipe.structures import Pixels
 
 _LOSSLESS = {".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
 _LOSSY = {".jpg", ".jpeg"}
@@ -67,19 +67,6 @@ def encode_image(pixels: Pixels, suffix: str, *, alpha: Pixels | None = None) ->
     if not done:
         raise OutputError(f"{image.shape[1]}x{image.shape[0]} pixels do not fit into a {suffix} file; write .png")
     return encoded.tobytes()
-
-
-def encode_mask(mask: BoolMask) -> bytes:
-    """Bool (H, W) as PNG: 0 and 255, one channel."""
-    return encode_image(mask.astype(np.uint8) * np.uint8(255), ".png")
-
-
-def decode_mask(data: bytes) -> BoolMask:
-    """Bool (H, W) from :func:`encode_mask`; raises MaskError."""
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    if decoded is None:
-        raise MaskError("mask PNG is damaged")
-    return np.asarray(decoded > 127)
 
 
 def file_name(stem: str, ending: str) -> str:

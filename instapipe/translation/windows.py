@@ -1,4 +1,4 @@
-"""Windows of a photo: where a step looks, what the model is given of it, and back. No torch: warm runs need the geometry.
+"""Windows of a photo: where a step looks, what the model gets of it, and back. No torch: warm runs need the geometry.
 
 A window is a rectangle (x0, y0, x1, y1) of photo pixels, exclusive at the end, and may reach over the photo's border,
 where it shows the photo mirrored.
@@ -56,7 +56,7 @@ def cut(pixels: Pixels, window: Rectangle) -> Pixels:
 
 
 def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:
-    """Indices start..stop - 1 of a line of `length`, reflected at its ends without repeating them, as often as needed."""
+    """Indices start..stop - 1 of a line of `length`, reflected at its ends (not repeated) as often as needed."""
     if length == 1:
         return np.zeros(stop - start, dtype=np.intp)
     period = 2 * (length - 1)
@@ -113,3 +113,12 @@ def enlarged_mask(matte: NDArray[np.float32], window: Rectangle, size: tuple[int
     dense = enlarged(matte, (y1 - y0, x1 - x0)) >= 0.5
     left, top, right, bottom = inside(window, size)
     return Mask.from_crop(size, (left, top), dense[top - y0 : bottom - y0, left - x0 : right - x0])
+
+
+def cut_mask(mask: Mask, window: Rectangle) -> BoolMask:
+    """`mask` inside `window`, mirrored at the photo's border like the pixels of :func:`cut`: bool (h, w)."""
+    x0, y0, x1, y1 = window
+    rows, columns = _mirrored(y0, y1, mask.size[0]), _mirrored(x0, x1, mask.size[1])
+    top, left = int(rows.min()), int(columns.min())
+    dense = mask.window((left, top, int(columns.max()) + 1, int(rows.max()) + 1))
+    return np.ascontiguousarray(dense[np.ix_(rows - top, columns - left)])

@@ -1,0 +1,191 @@
+"""Where a rollout happens: the photo at its own scale, or an image of the model's size.
+
+Both run a step from their present state into a :class:`StepRecord`, and move on by applying a record. A record read
+back from the cache is applied like one just made, so a resumed run cannot differ from a cold one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instapipe.pipeline.formats import (
+    json_bytes,
+    masks_bytes,
+    npz_arrays,
+    npz_bytes,
+    pixels_bytes,
+    read_masks,
+    read_pixels,
+)
+from instapipe.structures import Mask, Pixels
+from instapipe.translation.native import Blend, blend, distance
+from instapipe.translation.windows import (
+    Rectangle,
+    cut,
+    cut_mask,
+    enlarged,
+    enlarged_mask,
+    inside,
+    shrink,
+    shrink_mask,
+)
+
+State = NDArray[np.float32]
+
+
+class StepFunction(Protocol):
+    """One step of a translator, at the model's size.
+
+    pixels: float32 (h, w, 3) in [0, 255].  masks: bool (n, h, w).  Returns the generator's image, float32 (h, w, 3) in
+    [0, 255], and the mattes, float32 (n, h, w) in [0, 1].
+    """
+
+    def __call__(self, pixels: State, masks: NDArray[np.bool_]) -> tuple[State, State]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepRecord:
+    """What one step did; what the cache keeps of it.
+
+    masks: the translated masks, in the photo's frame.  changed: where pixels were allowed to change.
+    patch: uint8 (h, w, 3), the pixels of the box of `changed`.
+    state: float32 (H, W, 3) in [0, 255], where the rollout is one of floats; there is no patch then.
+    """
+
+    masks: tuple[Mask, ...]
+    changed: Mask
+    patch: Pixels | None
+    state: State | None = None
+
+    def files(self) -> dict[str, bytes]:
+        """As files of a cache entry."""
+        files = {"masks.npz": masks_bytes([self.changed, *self.masks])}
+        if self.state is not None:
+            files["state.npz"] = npz_bytes({"state": self.state})
+        elif self.patch is not None:
+            files["patch.png"] = pixels_bytes(self.patch)
+        x0, y0, x1, y1 = self.changed.box
+        files["step.json"] = json_bytes({"changed_box": [x0, y0, x1, y1], "size": list(self.changed.size)})
+        return files
+
+    @classmethod
+    def read(cls, files: Mapping[str, bytes]) -> StepRecord:
+        """From :meth:`files`."""
+        facts = json.loads(files["step.json"])
+        changed, *masks = read_masks(files["masks.npz"], (facts["size"][0], facts["size"][1]))
+        if "state.npz" in files:
+            return cls(tuple(masks), changed, None, npz_arrays(files["state.npz"])["state"])
+        x0, y0, x1, y1 = changed.box
+        return cls(tuple(masks), changed, read_pixels(files["patch.png"], (y1 - y0, x1 - x0)))
+
+
+class Surface(Protocol):
+    """The state of a rollout."""
+
+    def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
+        """What a step makes of the present state; the state stays."""
+        ...
+
+    def apply(self, record: StepRecord) -> None:
+        """Move on to the state after `record`."""
+        ...
+
+    def picture(self) -> Pixels:
+        """The present state at the photo's size, uint8 (H, W, 3)."""
+        ...
+
+
+class NativeSurface:
+    """The photo itself, uint8: each step works on a window of it and is blended back at the photo's scale."""
+
+    def __init__(self, photo: Pixels, model_size: tuple[int, int] | None, settings: Blend) -> None:
+        self._pixels = photo.copy()
+        self._model_size = model_size
+        self._settings = settings
+
+    def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
+        size = (self._pixels.shape[0], self._pixels.shape[1])
+        x0, y0, x1, y1 = window
+        model_size = self._model_size or (y1 - y0, x1 - x0)
+        pixels = cut(self._pixels, window)
+        raw, mattes = step(
+            shrink(pixels, model_size), np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
+        )
+        old = np.zeros(pixels.shape[:2], dtype=np.bool_)
+        for mask in masks:
+            old |= cut_mask(mask, window)
+        open_sides = (x0 > 0, y0 > 0, x1 < size[1], y1 < size[0])
+        blended, changed = blend(pixels, old, raw, mattes, self._settings, open_sides=open_sides)
+        left, top, right, bottom = inside(window, size)
+        part = changed[top - y0 : bottom - y0, left - x0 : right - x0]
+        region = Mask.from_crop(size, (left, top), part)
+        cx0, cy0, cx1, cy1 = region.box
+        patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
+        return StepRecord(tuple(enlarged_mask(matte, window, size) for matte in mattes), region, patch)
+
+    def apply(self, record: StepRecord) -> None:
+        x0, y0, x1, y1 = record.changed.box
+        if record.patch is None:
+            raise ValueError("expected a step of the photo's own scale")
+        where = record.changed.crop
+        self._pixels[y0:y1, x0:x1][where] = record.patch[where]
+
+    def picture(self) -> Pixels:
+        return self._pixels
+
+
+class ModelSurface:
+    """The whole photo at the model's size, in floats, as in the paper; back at the photo's size only at the end."""
+
+    def __init__(self, photo: Pixels, frame: Rectangle, model_size: tuple[int, int], settings: Blend) -> None:
+        """`frame`: from the photo's top left corner, the photo or a little more, mirrored at its border."""
+        self._photo = photo
+        self._frame = frame
+        self._settings = settings
+        self._state = shrink(cut(photo, frame), model_size)
+        self._touched: NDArray[np.bool_] | None = None
+        scale = max(1.0, frame[3] / model_size[0], frame[2] / model_size[1])
+        self._seam = settings.seam * scale
+
+    def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
+        size = (self._photo.shape[0], self._photo.shape[1])
+        model_size = (self._state.shape[0], self._state.shape[1])
+        raw, mattes = step(self._state, np.stack([shrink_mask(mask.window(window), model_size) for mask in masks]))
+        new = tuple(enlarged_mask(matte, window, size) for matte in mattes)
+        where = np.ones(size, dtype=np.bool_)
+        if self._settings.background == "exact":
+            touched = np.zeros(size, dtype=np.bool_)
+            for mask in (*masks, *new):
+                touched |= mask.dense()
+            where = distance(touched) <= self._seam
+        return StepRecord(new, Mask.from_dense(where), None, raw)
+
+    def apply(self, record: StepRecord) -> None:
+        if record.state is None:
+            raise ValueError("expected a step of the model's size")
+        self._state = record.state
+        if self._touched is None:
+            self._touched = np.zeros(self._photo.shape[:2], dtype=np.bool_)
+        x0, y0, x1, y1 = record.changed.box
+        self._touched[y0:y1, x0:x1] |= record.changed.crop
+
+    def picture(self) -> Pixels:
+        if self._touched is None:
+            return self._photo
+        height, width = self._photo.shape[:2]
+        out = self._photo.copy()
+        exact = self._settings.background == "exact"
+        # Rising from the border of the region to 1 at the depth of the seam, where old and new masks begin.
+        weight = np.clip(distance(~self._touched) / (self._seam + 1), 0, 1) if exact else np.float32(1)
+        for channel in range(3):
+            plane = np.ascontiguousarray(self._state[:, :, channel])
+            plane = enlarged(plane, (self._frame[3], self._frame[2]), smooth=True)[:height, :width]
+            mixed = weight * plane + (1 - weight) * out[:, :, channel]
+            out[:, :, channel] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        return out
