@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from instapipe.errors import MaskError
-from instapipe.imaging import encode_mask
 from instapipe.masks import coco
-from instapipe.masks.png import decode_all, numbered, read_all
+from instapipe.masks.png import decode_all, encode_mask, numbered, read_all
 from instapipe.masks.records import (
     Entry,
     Record,

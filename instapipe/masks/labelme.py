@@ -171,7 +171,7 @@ def write(entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
     """`<stem>.json` beside which labelme expects the photo. An empty mask has no outline and is left out."""
     for entry in entries:
         height, width = entry.instances.size
-        document = {
+        document: Fields = {
             "version": "5.5.0",
             "flags": {},
             "shapes": list(_shapes(entry.instances)),

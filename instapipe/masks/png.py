@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.errors import MaskError
-from instapipe.imaging import encode_mask
+from instapipe.imaging import encode_image
 from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes
 from instapipe.structures import BoolMask, Instances, Mask
 
@@ -138,6 +138,11 @@ def decode_mask(content: bytes, where: str) -> BoolMask:
             values = alpha if values.max() == values.min() else np.where(alpha > alpha.max() // 2, values, 0)
     mask: BoolMask = values > values.max() // 2
     return mask
+
+
+def encode_mask(mask: BoolMask) -> bytes:
+    """A grey PNG of 8 bits, 0 outside and 255 inside: what every editor can paint on."""
+    return encode_image(mask.astype(np.uint8) * np.uint8(255), ".png")
 
 
 def encode_deep(values: NDArray[np.uint16]) -> bytes:
