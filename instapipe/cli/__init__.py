@@ -24,6 +24,7 @@ __all__ = ["COMMANDS", "application", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "translate": ("instapipe.cli.translate", "Translate the instances in a photo, a folder or a glob of photos."),
     "segment": ("instapipe.cli.segment", "Find the instances in photos; write masks, COCO JSON and numbered overlays."),
+    "masks": ("instapipe.cli.masks", "Convert masks between PNG, label map, COCO, YOLO-seg and labelme."),
     "cache": ("instapipe.cli.cache", "Where results are kept: path, ls, explain, prune, verify, clear."),
 }
 

@@ -27,6 +27,7 @@ from instapipe.masks.records import (
     integer,
     score,
     shorten,
+    stem_of,
 )
 from instapipe.structures import Instances, Mask
 
@@ -67,7 +68,8 @@ class CocoFile:
         return Record(digest, lambda photo_size: _decode(wanted, labels, size, photo_size, where))
 
     def _image(self, photo: Path) -> Fields | None:
-        candidates = self._index.images.get(photo.name, ())
+        named = self._index.images
+        candidates = named.get(photo.name) or named.get(stem_of(photo)) or ()  # some files list names without suffix
         if len(candidates) < 2:
             return candidates[0] if candidates else None
         there = photo.absolute().parts[::-1]

@@ -23,7 +23,7 @@ from instapipe.masks.folder import SUFFIX, MasksFolder, MasksFolders
 from instapipe.masks.labelmap import LabelMaps
 from instapipe.masks.labelme import LabelmeFolder
 from instapipe.masks.png import NAME, PngFolder, numbered, read_one
-from instapipe.masks.records import MAX_COLLECTION_BYTES, MaskSource, Record, parse_json, read_bytes
+from instapipe.masks.records import MAX_COLLECTION_BYTES, MaskSource, Record, parse_json, read_bytes, stem_of
 from instapipe.masks.yolo import YoloFolder
 
 KINDS = (".json", ".txt", ".png")
@@ -33,12 +33,12 @@ NO_MASKS = re.compile(r"classes\.txt|(readme|notice|licen[cs]e)\b.*", re.IGNOREC
 
 def find(photo: Path) -> Path | None:
     """The masks that lie beside `photo`: `<stem>.masks/`, else `<folder>_seg/` where it has some; else None."""
-    own = photo.parent / f"{photo.stem}{SUFFIX}"
+    own = photo.parent / f"{stem_of(photo)}{SUFFIX}"
     if own.is_dir():
         return own
     folder = photo.absolute().parent
     beside = folder.with_name(f"{folder.name}_seg") if folder.name else folder
-    return beside if beside.is_dir() and photo.stem in numbered(beside) else None
+    return beside if beside.is_dir() and stem_of(photo) in numbered(beside) else None
 
 
 def open_source(path: Path, format: str | None = None) -> MaskSource:
@@ -119,11 +119,11 @@ class PngsOrMaps:
         return self._instances.photos() if all_numbered else maps
 
     def record(self, photo: Path) -> Record | None:
+        stem = stem_of(photo)
         numbered_masks, label_map = self._instances.record(photo), self._maps.record(photo)
         if numbered_masks is not None and label_map is not None:
             raise MaskError(
-                f"masks {str(self._path)!r}: {photo.stem}.png is a label map and {photo.stem}_<i>.png are masks; "
-                "keep one of them"
+                f"masks {str(self._path)!r}: {stem}.png is a label map and {stem}_<i>.png are masks; keep one of them"
             )
         return numbered_masks or label_map
 
@@ -143,16 +143,16 @@ class OnePhoto:
 
     def record(self, photo: Path) -> Record | None:
         kind = self.path.suffix.lower()
-        if photo.stem == self.path.stem:
+        if stem_of(photo) == self.path.stem:
             if kind == ".json":
                 return labelme.read(self.path, self._document())
             return yolo.read(self.path) if kind == ".txt" else labelmap.read(self.path)
-        if kind == ".png" and self._instance and self._instance["stem"] == photo.stem:
+        if kind == ".png" and self._instance and self._instance["stem"] == stem_of(photo):
             return read_one(self.path)
         # A file that was named on purpose must not be passed over in silence.
         raise MaskError(
             f"masks {str(self.path)!r} are not of photo {photo.name!r}, by their name: "
-            f"call them {photo.stem}{self.path.suffix}, or give their folder"
+            f"call them {stem_of(photo)}{self.path.suffix}, or give their folder"
         )
 
     def _document(self) -> dict[str, object]:

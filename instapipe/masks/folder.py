@@ -25,6 +25,7 @@ from instapipe.masks.records import (
     read_bytes,
     score,
     shorten,
+    stem_of,
 )
 from instapipe.structures import Instances
 
@@ -46,7 +47,7 @@ class MasksFolder:
         return [name or self._stem]
 
     def record(self, photo: Path) -> Record | None:
-        if photo.stem != self._stem:
+        if stem_of(photo) != self._stem:
             return None
         contents = read_all(self.path, numbered(self.path).get(self._stem, {}))
         _, described = self._described()
@@ -133,5 +134,5 @@ class MasksFolders:
         return [name for folder in folders for name in MasksFolder(folder).photos()]
 
     def record(self, photo: Path) -> Record | None:
-        folder = self.path / f"{photo.stem}{SUFFIX}"
+        folder = self.path / f"{stem_of(photo)}{SUFFIX}"
         return MasksFolder(folder).record(photo) if folder.is_dir() else None

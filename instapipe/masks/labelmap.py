@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from instapipe.imaging import encode_image
 from instapipe.masks.png import decode_pixels, encode_deep, png_size
-from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes
+from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes, stem_of
 from instapipe.structures import Instances, Mask
 
 VOID = 255
@@ -31,7 +31,7 @@ class LabelMaps:
         return sorted(path.stem for path in self.path.iterdir() if path.suffix.lower() == ".png")
 
     def record(self, photo: Path) -> Record | None:
-        path = self.path / f"{photo.stem}.png"
+        path = self.path / f"{stem_of(photo)}.png"
         return read(path) if path.is_file() else None
 
 

@@ -33,6 +33,7 @@ from instapipe.masks.records import (
     read_bytes,
     score,
     shorten,
+    stem_of,
 )
 from instapipe.structures import Instances, Mask
 
@@ -52,7 +53,7 @@ class LabelmeFolder:
         return [photo_name(path, parse_json(read_bytes(path), f"masks {str(path)!r}")) for path in files]
 
     def record(self, photo: Path) -> Record | None:
-        path = self.path / f"{photo.stem}.json"
+        path = self.path / f"{stem_of(photo)}.json"
         return read(path, parse_json(read_bytes(path), f"masks {str(path)!r}")) if path.is_file() else None
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from instapipe.errors import MaskError
 from instapipe.imaging import encode_image
-from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes
+from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes, stem_of
 from instapipe.structures import BoolMask, Instances, Mask
 
 NAME = re.compile(r"(?P<stem>.+)_(?P<number>\d{1,9})\.png", re.IGNORECASE | re.DOTALL)
@@ -40,7 +40,7 @@ class PngFolder:
         return list(self._files)
 
     def record(self, photo: Path) -> Record | None:
-        files = self._files.get(photo.stem)
+        files = self._files.get(stem_of(photo))
         if files is None:
             return None
         contents = read_all(self.path, files)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from instapipe.errors import MaskError
+from instapipe.imaging import PHOTO_SUFFIXES
 from instapipe.structures import BoolMask, Instances, Mask
 
 Size = tuple[int, int]
@@ -45,15 +46,21 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A photo's name (with its suffix where that is known) and its masks: what is written."""
+    """What is written: a photo's base name (with its suffix where that is known) and its masks."""
 
     photo: str
     instances: Instances
 
     @property
     def stem(self) -> str:
-        """The name without folders and suffix."""
-        return PurePath(self.photo).stem
+        """The name without its suffix."""
+        return stem_of(self.photo)
+
+
+def stem_of(photo: str | PurePath) -> str:
+    """The base name of a photo without its suffix; what follows the last dot of `img.v2` is none."""
+    path = PurePath(photo)
+    return path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name
 
 
 class MaskSource(Protocol):

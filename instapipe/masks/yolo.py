@@ -15,7 +15,18 @@ import yaml
 
 from instapipe.errors import MaskError
 from instapipe.masks import polygons
-from instapipe.masks.records import Entry, Record, Size, build, canonical, check_count, digest_of, read_bytes, shorten
+from instapipe.masks.records import (
+    Entry,
+    Record,
+    Size,
+    build,
+    canonical,
+    check_count,
+    digest_of,
+    read_bytes,
+    shorten,
+    stem_of,
+)
 from instapipe.masks.records import score as as_score
 from instapipe.structures import Instances
 
@@ -36,7 +47,7 @@ class YoloFolder:
         )
 
     def record(self, photo: Path) -> Record | None:
-        path = self.path / f"{photo.stem}.txt"
+        path = self.path / f"{stem_of(photo)}.txt"
         return read(path) if path.name != CLASSES and path.is_file() else None
 
 
