@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "translate": ("instapipe.cli.translate", "Translate the instances in a photo, a folder or a glob of photos."),
     "segment": ("instapipe.cli.segment", "Find the instances in photos; write masks, COCO JSON and numbered overlays."),
     "masks": ("instapipe.cli.masks", "Convert masks between PNG, label map, COCO, YOLO-seg and labelme."),
+    "train-segmenter": ("instapipe.cli.train_segmenter", "Train the compact Mask R-CNN that makes the masks."),
     "cache": ("instapipe.cli.cache", "Where results are kept: path, ls, explain, prune, verify, clear."),
 }
 
