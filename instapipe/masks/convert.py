@@ -88,7 +88,11 @@ class _Entries:
         self.photos = self.instances = 0
 
     def __iter__(self) -> Iterator[Entry]:
+        seen: set[str] = set()
         for name, instances in self._found():
+            if name in seen:
+                raise OutputError(f"two photos are called {name!r}; rename one, or convert them apart")
+            seen.add(name)
             instances = self._labelled(instances, name)
             self.photos += 1
             self.instances += len(instances)

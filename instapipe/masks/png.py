@@ -27,6 +27,7 @@ from instapipe.structures import BoolMask, Instances, Mask
 
 NAME = re.compile(r"(?P<stem>.+)_(?P<number>\d{1,9})\.png", re.IGNORECASE | re.DOTALL)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+END = b"IEND\xaeB`\x82"
 
 
 class PngFolder:
@@ -100,8 +101,10 @@ def decode_all(contents: dict[int, tuple[str, bytes]], size: Size | None) -> Ins
 
 def png_size(content: bytes, where: str) -> Size:
     """(H, W) from the header, before anything is allocated. Raises MaskError if `content` is no PNG."""
-    if len(content) < 33 or not content.startswith(SIGNATURE):
-        raise MaskError(f"{where}: {'empty file' if not content else 'not a PNG, or cut off'}")
+    if not content.startswith(SIGNATURE):
+        raise MaskError(f"{where}: {'not a PNG' if content else 'empty file'}")
+    if END not in content or len(content) < 33:
+        raise MaskError(f"{where}: damaged or cut off: no end chunk")
     width, height = struct.unpack(">II", content[16:24])
     return int(height), int(width)
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.errors import MaskError
+from instapipe.masks import rle
 from instapipe.masks.records import Size, shorten
 from instapipe.structures import BoolMask, Mask
 
@@ -87,8 +88,7 @@ def _fill(polygons: Sequence[Points], size: Size) -> BoolMask:
 
     height, width = size
     encoded = coco.frPyObjects([points.ravel().tolist() for points in polygons], height, width)
-    filled: BoolMask = np.ascontiguousarray(coco.decode(coco.merge(encoded))).astype(np.bool_)
-    return filled
+    return rle.decode(coco.merge(encoded), "polygons")
 
 
 def trace(mask: Mask) -> list[Points]:
