@@ -13,6 +13,13 @@ from instapipe.structures import Instances, Mask
 
 Json = Mapping[str, Any]
 
+# A stage's version is raised whenever the same inputs give other bytes.
+DECODE_VERSION = 1
+SEGMENT_VERSION = 1
+FILTER_VERSION = 1
+TRANSLATE_VERSION = 1
+OUTPUT_VERSION = 1
+
 
 def canonical(content: Any) -> bytes:
     """JSON in one form: sorted, no spaces, UTF-8; NaN refused."""

@@ -7,7 +7,7 @@ back from the cache is applied like one just made, so a resumed run cannot diffe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,14 +39,9 @@ from instapipe.translation.windows import (
 State = NDArray[np.float32]
 
 
-class StepFunction(Protocol):
-    """One step of a translator, at the model's size.
-
-    pixels: float32 (h, w, 3) in [0, 255].  masks: bool (n, h, w).  Returns the generator's image, float32 (h, w, 3) in
-    [0, 255], and the mattes, float32 (n, h, w) in [0, 1].
-    """
-
-    def __call__(self, pixels: State, masks: NDArray[np.bool_]) -> tuple[State, State]: ...
+StepFunction = Callable[[State, NDArray[np.bool_]], tuple[State, State]]
+"""One step of a translator, at the model's size: from pixels, float32 (h, w, 3) in [0, 255], and masks, bool (n, h, w),
+to the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,100 @@
+"""The networks of a run: loaded when first needed, used by one thread alone, whatever the number of workers.
+
+One thread, because the order of the threads must not change a result, two networks at once on the same cores are slower
+than one after the other, and a thread pool per caller (as OpenMP makes them) costs memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instapipe.errors import UsageError
+from instapipe.pipeline.resolve import Found, Weights
+from instapipe.structures import Instances, Photo
+
+if TYPE_CHECKING:
+    from instapipe.segmentation import Segmenter
+    from instapipe.translation.engine import Translator
+
+T = TypeVar("T")
+
+
+class Models:
+    """Segmenter and translator of one run. A context manager: at its end the thread is gone."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="instapipe-model")
+        self._segmenter: Segmenter | None = None
+        self._translator: Translator | None = None
+
+    def __enter__(self) -> Models:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for the call in progress, forget the others."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """`function` on the networks' thread."""
+        return self._thread.submit(function).result()
+
+    def segment(self, found: Found, photo: Photo) -> Instances:
+        """Unfiltered instances. Raises UsageError where the segmenter's files have gone."""
+
+        def run() -> Instances:
+            if self._segmenter is None:
+                if found.gone is not None:
+                    raise UsageError(f"segmenter {found.name!r} must run, but {found.gone}") from found.gone
+                from instapipe.segmentation import load_segmenter
+
+                self._segmenter = load_segmenter(found.name, device=self._device)
+            return self._segmenter.segment(photo)
+
+        return self.call(run)
+
+    def step(
+        self, weights: Weights, engine: dict[str, str], pixels: NDArray[np.float32], masks: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One step of the translator; see surfaces.StepFunction. Raises WeightsError where its files have gone."""
+
+        def run() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            if self._translator is None:
+                if weights.folder is None:
+                    raise weights.gone or UsageError(f"weights {weights.card.name!r} are gone")
+                from instapipe.translation.engine import Translator
+
+                self._translator = Translator(
+                    weights.card,
+                    weights.folder,
+                    weights.direction,
+                    device=self._device,
+                    engine=engine["engine"],
+                    precision=engine["precision"],
+                )
+            return self._translator.step(pixels, masks)
+
+        return self.call(run)
+
+    def choose_engine(self, weights: Weights, engine: str, precision: str) -> dict[str, str]:
+        """What `auto` means for these weights on this machine. Raises WeightsError, EngineError."""
+
+        def run() -> dict[str, str]:
+            if weights.folder is None:
+                raise weights.gone or UsageError(f"weights {weights.card.name!r} are gone")
+            from instapipe.translation import engine as engines
+
+            return engines.choose(weights.card, weights.folder, weights.direction, self._device, engine, precision)
+
+        return self.call(run)

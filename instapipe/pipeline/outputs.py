@@ -1,0 +1,112 @@
+"""What is written for one photo: picture, masks, filmstrip, report. Encoded once, then copied from the cache.
+
+::
+
+    <stem>.png                  the picture
+    <stem>.masks/               the translated masks: <stem>_<number>.png, instances.json (COCO)
+    <stem>.filmstrip.png        the photo and every step
+    <stem>.report.json          `result`: what was made, of what, how; `run`: when, where, how fast
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instapipe import imaging, masks
+from instapipe.errors import OutputError
+from instapipe.pipeline.formats import json_bytes
+from instapipe.pipeline.rollout import Rollout
+from instapipe.structures import Photo
+
+_STEM = "photo"
+"""What the cached files are named after: the cache knows no names."""
+_FILMSTRIP = "filmstrip.png"
+_PICTURE = "picture"
+_STEPS = "steps.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where the files of one photo are."""
+
+    picture: Path
+    masks: Path
+    filmstrip: Path
+    report: Path
+
+
+def encoded(photo: Photo, rollout: Rollout, suffix: str) -> dict[str, bytes]:
+    """The files of one photo under neutral names. Raises UsageError, OutputError."""
+    translation = rollout.translation
+    files = {
+        _PICTURE + suffix: imaging.encode_image(translation.pixels, suffix, alpha=photo.alpha),
+        _FILMSTRIP: imaging.encode_image(imaging.filmstrip(rollout.frames), ".png"),
+        _STEPS: json_bytes([list(region) for region in translation.regions]),
+    }
+    files.update(masks.folder_files(masks.Entry(f"{_STEM}.png", translation.instances)))
+    return files
+
+
+def regions(files: Mapping[str, bytes]) -> list[list[int]]:
+    """The declared region of each step, (x0, y0, x1, y1)."""
+    return [list(box) for box in json.loads(files[_STEPS])]
+
+
+def picture_bytes(files: Mapping[str, bytes]) -> bytes:
+    """The encoded picture."""
+    return next(data for name, data in files.items() if name.startswith(f"{_PICTURE}."))
+
+
+def paths_beside(picture: Path) -> Written:
+    """Where the other files lie for a picture at `picture`."""
+    folder, stem = picture.parent, picture.stem
+    return Written(
+        picture,
+        folder / imaging.file_name(stem, ".masks"),
+        folder / imaging.file_name(stem, ".filmstrip.png"),
+        folder / imaging.file_name(stem, ".report.json"),
+    )
+
+
+def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) -> Written:
+    """Write everything, each file whole or not at all, the picture last: where it is, all is. Raises OutputError.
+
+    The report comes first: by it a later run knows the other files as outputs.
+    """
+    paths = paths_beside(picture)
+    stem = paths.masks.name.removesuffix(".masks")
+    names = {}
+    for name in files:
+        match = re.fullmatch(rf"{_STEM}_(\d+)\.png", name)
+        if match is not None:
+            names[name] = imaging.file_name(stem, f"_{match[1]}.png")
+    imaging.write_atomically(paths.report, json_bytes(report))
+    _drop_older_masks(paths.masks, keep=set(names.values()))
+    for name, shown in names.items():
+        imaging.write_atomically(paths.masks / shown, files[name])
+    document = json.loads(files["instances.json"])
+    for image in document["images"]:
+        image["file_name"] = picture.name
+    imaging.write_atomically(paths.masks / "instances.json", json_bytes(document))
+    imaging.write_atomically(paths.filmstrip, files[_FILMSTRIP])
+    imaging.write_atomically(picture, picture_bytes(files))
+    return paths
+
+
+def _drop_older_masks(folder: Path, keep: set[str]) -> None:
+    """Masks of an earlier run with other instances would be read as this one's. Only in a folder that we wrote."""
+    if not (folder / "instances.json").is_file():
+        return
+    try:
+        for path in folder.iterdir():
+            if path.name not in keep and re.search(r"_\d+\.png$", path.name):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot clear old masks in {str(folder)!r}: {error.strerror}") from error

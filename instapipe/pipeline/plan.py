@@ -1,0 +1,106 @@
+"""Which steps a translation takes, where each of them looks, and by which key its result is kept. No pixels needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from instapipe.pipeline.keys import DECODE_VERSION, TRANSLATE_VERSION
+from instapipe.pipeline.resolve import Weights
+from instapipe.pipeline.settings import TranslateSettings
+from instapipe.translation.windows import Rectangle, multiple_of_4, square_window, whole_window
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a photo of one size is worked on.
+
+    mode: as resolved.  model_size: (H, W) of what the generator sees; None: each window's own.
+    frame: the rectangle of whole mode.  in_floats: the rollout happens at the model's size, in floats (the paper's
+    whole image, whole compositing); else it happens on the photo.
+    """
+
+    mode: Literal["whole", "instance"]
+    model_size: tuple[int, int] | None
+    frame: Rectangle
+    in_floats: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: the numbers of its instances, its window, and what its key is made of."""
+
+    numbers: tuple[int, ...]
+    window: Rectangle
+    inputs: Mapping[str, Any]
+
+
+def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings) -> Layout:
+    """The layout for a photo of `size` (H, W)."""
+    asked = settings.size or weights.card.size
+    model_size = None if asked is None else multiple_of_4(asked)
+    mode = settings.region
+    if mode == "auto":
+        larger = model_size is not None and (size[0] > model_size[0] or size[1] > model_size[1])
+        mode = "instance" if larger else "whole"
+    if mode == "instance":
+        return Layout("instance", model_size, whole_window(size), False)
+    frame = whole_window(size)
+    if model_size is None:
+        model_size = multiple_of_4(size)
+        frame = whole_window(model_size)
+    return Layout("whole", model_size, frame, weights.card.compositing.mode == "whole")
+
+
+def plan_steps(
+    chosen: Sequence[Mapping[str, Any]],
+    photo: str,
+    layout: Layout,
+    weights: Weights,
+    engine: Mapping[str, str],
+    settings: TranslateSettings,
+) -> list[Step]:
+    """The steps for the `chosen` instances (records of keys.instance_records), in their order; `photo`: its digest.
+
+    All instances have their turn: the last step may have fewer.
+    """
+    per_step = settings.instances_per_step or weights.card.instances_per_step
+    region = {
+        "mode": layout.mode,
+        "model_size": None if layout.model_size is None else list(layout.model_size),
+        "background": settings.background,
+        # A natural background has no seam of declared width: its setting must not reach the key.
+        "seam": settings.seam if settings.background == "exact" else None,
+    }
+    steps: list[Step] = []
+    windows: list[Rectangle] = []
+    masks: list[list[str]] = []
+    for first in range(0, len(chosen), per_step):
+        group = chosen[first : first + per_step]
+        windows.append(_window([tuple(record["box"]) for record in group], layout, weights))
+        masks.append([record["digest"] for record in group])
+        inputs = {
+            "version": TRANSLATE_VERSION,
+            "decode": DECODE_VERSION,
+            "weights": weights.fingerprint(),
+            "engine": dict(engine),
+            "region": region,
+            "photo": photo,
+            "windows": [list(window) for window in windows],
+            "masks": [list(digests) for digests in masks],
+        }
+        steps.append(Step(tuple(record["number"] for record in group), windows[-1], inputs))
+    return steps
+
+
+def _window(boxes: Sequence[Rectangle], layout: Layout, weights: Weights) -> Rectangle:
+    if layout.mode == "whole":
+        return layout.frame
+    x0, y0, x1, y1 = square_window(boxes, weights.card.window_scale)
+    if layout.model_size is None:
+        # The generator sees the window as it is: its sides must be multiples of 4.
+        side = math.ceil((x1 - x0) / 4) * 4
+        x1, y1 = x0 + side, y0 + side
+    return x0, y0, x1, y1

@@ -1,0 +1,156 @@
+"""Which weights, segmenter and engine a request means, without loading any of them.
+
+What was found is remembered in the store: where the files have gone since, a run that finds every result in the cache
+still gives its picture, and one that would have to compute says what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from instapipe.config import Direction, TranslatorCard
+from instapipe.errors import UnknownClass, UsageError, WeightsError
+from instapipe.networks.cards import direction_of, find_card, find_translator
+from instapipe.pipeline.settings import TranslateSettings
+from instapipe.pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A translator's card and which of its generators is meant. folder: None where the files have gone."""
+
+    card: TranslatorCard
+    direction: Direction
+    folder: Path | None
+    gone: WeightsError | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the generator's file, as its card says (loading checks it)."""
+        return self.card.directions[self.direction].sha256
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything of the weights that changes a step's result. The card's prose is not among it."""
+        return {
+            "sha256": self.sha256,
+            "generator": self.card.generator.model_dump(mode="json"),
+            "compositing": self.card.compositing.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A segmenter as its registry describes it. gone: why it could not be described anew."""
+
+    name: str
+    classes: tuple[str, ...]
+    fingerprint: dict[str, Any]
+    gone: Exception | None = None
+
+
+def resolve_weights(settings: TranslateSettings, store: Store) -> Weights:
+    """The weights that `settings` mean. Raises WeightsError, UnknownClass."""
+    names = _names(settings)
+    gone: WeightsError | None = None
+    folder: Path | None
+    try:
+        if settings.weights is None:
+            card, folder = find_translator(settings.source, settings.target)
+        else:
+            card, folder = find_card(settings.weights, "translator")
+        store.remember("translators", names[0], card.model_dump(mode="json"))
+    except WeightsError as error:
+        recalled = next(filter(None, (store.recall("translators", name) for name in names)), None)
+        if recalled is None:
+            raise
+        card, folder, gone = TranslatorCard.model_validate(recalled), None, error
+    return Weights(card, _direction(card, settings), folder, gone)
+
+
+def _names(settings: TranslateSettings) -> list[str]:
+    """What a request's weights are remembered by: the pair of classes, the bundled name, or the path."""
+    if settings.weights is None:
+        return [f"{settings.source} -> {settings.target}"]
+    path = Path(settings.weights).expanduser()
+    absolute = str(path.absolute())
+    return [absolute] if path.exists() else [settings.weights, absolute]
+
+
+def _direction(card: TranslatorCard, settings: TranslateSettings) -> Direction:
+    """By the pair; where the weights were named, any source may be tried with them, as long as the target is theirs."""
+    direction = direction_of(card, settings.source, settings.target)
+    if direction is not None:
+        return direction
+    if settings.target == card.target and "source_to_target" in card.directions:
+        return "source_to_target"
+    if settings.target == card.source and "target_to_source" in card.directions:
+        return "target_to_source"
+    makes = [card.target] if "source_to_target" in card.directions else []
+    makes += [card.source] if "target_to_source" in card.directions else []
+    raise UnknownClass(f"weights {card.name!r} do not make {settings.target!r}; they make {' and '.join(makes)}")
+
+
+def resolve_segmenter(settings: TranslateSettings, store: Store) -> Found:
+    """The segmenter that `settings` mean. Raises UnknownClass where it does not know the source class."""
+    from instapipe.segmentation import registry
+
+    asked = settings.segmenter or f"for {settings.source}"
+    gone: Exception | None = None
+    try:
+        name = settings.segmenter or registry.default_for(settings.source)
+        classes, fingerprint = registry.describe(name)
+        store.remember("segmenters", asked, {"name": name, "classes": list(classes), "fingerprint": fingerprint})
+    # A torch-backed segmenter may fail to be described in many ways once its files or torch are gone.
+    except (UsageError, ImportError, OSError) as error:
+        recalled = store.recall("segmenters", asked)
+        if recalled is None:
+            raise
+        name, classes, fingerprint = recalled["name"], tuple(recalled["classes"]), recalled["fingerprint"]
+        gone = error
+    return Found(name, tuple(classes), dict(fingerprint), gone)
+
+
+def resolve_engine(
+    settings: TranslateSettings, weights: Weights, store: Store, measure: Callable[[], dict[str, str]]
+) -> dict[str, str]:
+    """{"engine", "precision"}, resolved once for a run: as asked, as measured on this machine before, or by `measure`.
+
+    What was measured is remembered for these weights, this machine and this version of torch.
+    """
+    if settings.engine != "auto" and settings.precision != "auto":
+        return {"engine": settings.engine, "precision": settings.precision}
+    name = " ".join([weights.sha256, settings.engine, settings.precision, settings.device, machine()])
+    recalled = store.recall("engines", name)
+    version = _torch_version()
+    # Without torch nothing can be measured, but what was once computed with it can still be found.
+    if recalled is not None and version in (None, recalled["torch"]):
+        return {"engine": recalled["engine"], "precision": recalled["precision"]}
+    chosen = measure()
+    store.remember("engines", name, {**chosen, "torch": version})
+    return chosen
+
+
+def machine() -> str:
+    """The processor, by its name and what it can do, as a short digest: engines are chosen by measuring on it."""
+    facts = [platform.machine(), platform.system(), str(os.cpu_count())]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    for start in ("model name", "flags", "Features"):
+        facts += [line for line in lines if line.startswith(start)][:1]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def _torch_version() -> str | None:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None
