@@ -25,8 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "translate": ("instapipe.cli.translate", "Translate the instances in a photo, a folder or a glob of photos."),
     "segment": ("instapipe.cli.segment", "Find the instances in photos; write masks, COCO JSON and numbered overlays."),
     "masks": ("instapipe.cli.masks", "Convert masks between PNG, label map, COCO, YOLO-seg and labelme."),
+    "train": ("instapipe.cli.train", "Train a translator on photos with instance masks."),
     "train-segmenter": ("instapipe.cli.train_segmenter", "Train the compact Mask R-CNN that makes the masks."),
     "cache": ("instapipe.cli.cache", "Where results are kept: path, ls, explain, prune, verify, clear."),
+    "doctor": ("instapipe.cli.doctor", "What is installed, what this machine can do, where cache and weights live."),
 }
 
 SETTINGS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
@@ -49,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def application(wanted: str | None) -> typer.Typer:
     """The typer application in which the command `wanted` is real (imported) and the others are a line of help."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, **SETTINGS)
+    app = typer.Typer(
+        help=HELP, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, **SETTINGS
+    )
     app.callback()(_options)
     for name, (module, summary) in COMMANDS.items():
         command = importlib.import_module(module).command if name == wanted else _placeholder

@@ -67,7 +67,8 @@ def blend(
     scale = max(1.0, max(size[0] / raw.shape[0], size[1] / raw.shape[1]))
     if settings.compositing.mode == "matte":
         weight = enlarged(_union(mattes, settings.compositing.soften), size)
-        weight = np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1)
+        # A neck that leaves the window fades out there instead of being cut.
+        weight = np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * _ramp(size, open_sides)
     else:
         weight = _ramp(size, open_sides) if settings.background == "natural" else np.ones(size, np.float32)
     rim = settings.compositing.dilate * scale

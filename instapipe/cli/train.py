@@ -1,0 +1,150 @@
+"""`instapipe train`: two domains in, a run folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from instapipe.config import read_yaml
+from instapipe.errors import ConfigError
+from instapipe.resources import configs_root
+
+if TYPE_CHECKING:
+    from instapipe.data.domains import Cutting
+    from instapipe.training.config import TrainConfig
+    from instapipe.training.loop import Progress, Run
+
+
+def command(
+    source_data: Annotated[Path, typer.Option(help="COCO JSON of the source domain; images beside it or in images/.")],
+    target_data: Annotated[Path, typer.Option(help="COCO JSON of the target domain.")],
+    source: Annotated[str, typer.Option(help="Class to translate from.")],
+    target: Annotated[str, typer.Option(help="Class to translate to.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, samples, log.")],
+    config: Annotated[str, typer.Option(help="A YAML file, or the name of one in configs/train/.")] = "small-data",
+    steps: Annotated[int | None, typer.Option(help="Steps to train for (overrides the config).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run (overrides the config).")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override any setting: --set data.size=128 (repeatable).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")] = "auto",
+) -> None:
+    """Train a translator on photos with instance masks. Ctrl-C saves; --resume goes on exactly where it stopped."""
+    from rich.console import Console
+
+    from instapipe.data.domains import read_domain
+    from instapipe.training import loop
+    from instapipe.training.config import TrainConfig
+
+    console = Console()
+    settings = read_yaml(find_config(config), TrainConfig, overrides(steps, seed, set_ or []))
+    with console.status("cutting samples"):
+        domains = [
+            read_domain(path, label, cutting(settings), held_out=settings.held_out, seed=settings.seed)
+            for path, label in ((source_data, source), (target_data, target))
+        ]
+    for domain in domains:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in domain.dropped.items())
+        console.print(
+            f"{domain.label}: {len(domain.learning)} samples to learn from, {len(domain.held_out)} held out"
+            + (f"; left out: {dropped}" if dropped else "")
+        )
+    run = loop.start(settings, *domains, output, device=resolve_device(device), resume=resume)
+    console.print(f"{loop.hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
+    if run.resumed:
+        console.print(f"resumed at step {run.step}")
+    show(run, console)
+
+
+def show(run: Run, console: Any) -> None:
+    """Train with a live line; on Ctrl-C save, then leave with 130."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from instapipe.training import loop
+
+    columns = (BarColumn(None), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    begun_at, begun_seconds = run.step, run.seconds
+    try:
+        with Bar(*columns, console=console) as bar:
+            task = bar.add_task("steps", total=run.config.steps, completed=run.step, rate="")
+            for progress in loop.train(run):
+                rate = (progress.step - begun_at) * run.config.batch_size / max(1e-9, progress.seconds - begun_seconds)
+                bar.update(task, completed=progress.step, rate=f"{rate:.2f} samples/s")
+                for event in progress.events:
+                    console.print(f"step {progress.step}: {describe(progress)}\n  {event}")
+    except KeyboardInterrupt:
+        console.print(f"interrupted at step {run.step}; saved: {loop.save(run)}; go on with --resume")
+        raise typer.Exit(130) from None
+    console.print(f"done: {run.step} steps in {run.seconds / 60:.1f} min; weights: instapipe weights export {run.folder} --output DIR")
+
+
+def describe(progress: Progress) -> str:
+    """The losses in one line."""
+    return "  ".join(f"{name} {value:.2f}" for name, value in progress.metrics.items())
+
+
+def find_config(name: str) -> Path:
+    """A file, or a bundled one by its name without `.yaml`. Raises ConfigError, which lists the bundled ones."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = configs_root() / "train"
+    bundled = folder / f"{name}.yaml"
+    if bundled.is_file():
+        return bundled
+    known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+    raise ConfigError(f"no config {name!r}: neither a file nor one of the bundled ({known})")
+
+
+def overrides(steps: int | None, seed: int | None, assignments: list[str]) -> dict[str, Any]:
+    """Flags as settings by dotted name; values of --set are YAML."""
+    import yaml
+
+    out: dict[str, Any] = {}
+    for assignment in assignments:
+        name, sign, value = assignment.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, like data.size=128")
+        out[name] = yaml.safe_load(value)
+    if steps is not None:
+        out["steps"] = steps
+    if seed is not None:
+        out["seed"] = seed
+    return out
+
+
+def cutting(settings: TrainConfig) -> Cutting:
+    """The part of the settings that the data knows."""
+    from instapipe.data.domains import Cutting
+
+    data = settings.data
+    return Cutting(
+        mode=data.mode,
+        size=data.size,
+        load_size=data.load_size,
+        window_scale=data.window_scale,
+        max_instances=data.max_instances,
+        order=data.order,
+        min_side=data.min_side,
+        max_cut=data.max_cut,
+        max_company=data.max_company,
+    )
+
+
+def resolve_device(name: str) -> str:
+    """`auto` is a GPU where there is one. Raises ConfigError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(f"no device {name!r} here: {torch.cuda.device_count()} GPUs found; use --device cpu")
+    return name

@@ -1,0 +1,125 @@
+"""The pieces that generators and discriminators are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvNormRelu(nn.Sequential):
+    """Convolution (bias kept, as in the original), instance norm, ReLU."""
+
+    def __init__(self, conv: nn.Module, channels: int, *, affine: bool) -> None:
+        super().__init__(conv, nn.InstanceNorm2d(channels, affine=affine), nn.ReLU(inplace=True))
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), 3x3, reflection padding."""
+
+    def __init__(self, channels: int, *, affine: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.norm1 = nn.InstanceNorm2d(channels, affine=affine)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.norm2 = nn.InstanceNorm2d(channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return x + self.norm2(self.conv2(y))
+
+
+class UpsampleConv(nn.Module):
+    """Nearest-neighbour x2, then a 3x3 convolution: no checkerboards."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', 2H, 2W)."""
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class SpectralConv2d(nn.Conv2d):
+    """Convolution whose weight is divided by its largest singular value (Miyato et al., ICLR 2018).
+
+    As in the original, *every* forward does one power iteration, in eval mode too, and the gradient flows through the
+    weight in sigma, not through the vectors. :func:`fixed_spectral_norm` holds the vectors still.
+    """
+
+    spectral_u: Tensor
+    spectral_v: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding)
+        self.update_vectors = True
+        rows, columns = outputs, inputs * kernel * kernel
+        self.register_buffer("spectral_u", F.normalize(torch.randn(rows), dim=0))
+        self.register_buffer("spectral_v", F.normalize(torch.randn(columns), dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        with torch.autocast(x.device.type, enabled=False):  # sigma is a sum over thousands of terms: float32
+            matrix = self.weight.flatten(1)
+            if self.update_vectors:
+                with torch.no_grad():
+                    v = F.normalize(matrix.t() @ self.spectral_u, dim=0, eps=1e-12)
+                    u = F.normalize(matrix @ v, dim=0, eps=1e-12)
+                    self.spectral_v.copy_(v)
+                    self.spectral_u.copy_(u)
+            u, v = self.spectral_u.clone(), self.spectral_v.clone()  # backward must see those of this forward
+            weight = self.weight / torch.dot(u, matrix @ v)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+@contextmanager
+def fixed_spectral_norm(*modules: nn.Module) -> Iterator[None]:
+    """Hold the spectral-norm vectors of `modules` still: a forward that is repeated must not advance them twice."""
+    layers = [m for module in modules for m in module.modules() if isinstance(m, SpectralConv2d)]
+    before = [layer.update_vectors for layer in layers]
+    for layer in layers:
+        layer.update_vectors = False
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.update_vectors = value
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """No gradient for the parameters of `modules` (it still flows through to their inputs)."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def initialise(module: nn.Module, generator: torch.Generator, std: float = 0.02) -> None:
+    """Convolution weights from N(0, std), biases 0, in the order of the modules, drawn from `generator`."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            with torch.no_grad():
+                layer.weight.normal_(0.0, std, generator=generator)
+                if layer.bias is not None:
+                    layer.bias.zero_()
+        if isinstance(layer, SpectralConv2d):
+            with torch.no_grad():
+                for vector in (layer.spectral_u, layer.spectral_v):
+                    vector.copy_(F.normalize(torch.randn(vector.shape, generator=generator), dim=0))
+
+
+def scatter_valid(values: Tensor, valid: Tensor) -> Tensor:
+    """(V, ...) for the V True places of `valid` (B, N) -> (B, N, ...), zero at padding."""
+    out = values.new_zeros((*valid.shape, *values.shape[1:]))
+    out[valid] = values
+    return out

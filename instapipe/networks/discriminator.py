@@ -1,0 +1,48 @@
+"""The set discriminator (PAPER.md, Networks): a PatchGAN over an image and the sum of its masks' features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instapipe.networks.blocks import SpectralConv2d, scatter_valid
+
+
+def _extractor(inputs: int, width: int) -> nn.Sequential:
+    """Three 4x4 stride-2 convolutions: width, 2 width, 4 width channels at 1/8 resolution."""
+    return nn.Sequential(
+        SpectralConv2d(inputs, width, 4, 2, 1),
+        nn.LeakyReLU(0.2, inplace=True),
+        SpectralConv2d(width, 2 * width, 4, 2, 1),
+        nn.InstanceNorm2d(2 * width),
+        nn.LeakyReLU(0.2, inplace=True),
+        SpectralConv2d(2 * width, 4 * width, 4, 2, 1),
+        nn.InstanceNorm2d(4 * width),
+        nn.LeakyReLU(0.2, inplace=True),
+    )
+
+
+class SetDiscriminator(nn.Module):
+    """Scores patches of (image, set of masks): real or translated."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.features_image = _extractor(3, width)
+        self.features_mask = _extractor(1, width)
+        self.classifier = nn.Sequential(
+            SpectralConv2d(8 * width, 16 * width, 4, 1, 1),
+            nn.InstanceNorm2d(16 * width),
+            nn.LeakyReLU(0.2, inplace=True),
+            SpectralConv2d(16 * width, 1, 4, 1, 1),
+        )
+
+    def forward(self, image: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+        """image (B, 3, H, W), masks (B, N, H, W), valid bool (B, N) -> scores (B, 1, H/8 - 2, W/8 - 2)."""
+        image_features = self.features_image(image)
+        if bool(valid.any()):
+            mask_features = self.features_mask(masks[valid].unsqueeze(1))
+            total = scatter_valid(mask_features, valid).sum(dim=1)
+        else:
+            total = torch.zeros_like(image_features)
+        scores: Tensor = self.classifier(torch.cat([image_features, total], dim=1))
+        return scores

@@ -1,0 +1,105 @@
+"""Translator weights on disk: a folder with `card.json` and one safetensors file a direction, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from instapipe.config import Direction, DirectionFile, TranslatorCard
+from instapipe.errors import OutputError, WeightsError
+from instapipe.networks.cards import CARD, digest
+from instapipe.networks.generator import SetGenerator
+from instapipe.networks.official import generator_from_official, read_state_dict
+
+
+def load_generator(card: TranslatorCard, folder: Path, direction: Direction, device: str = "cpu") -> SetGenerator:
+    """One of the card's generators: float32, eval mode, no gradients.
+
+    Raises WeightsError where the file is missing, damaged, or not what the card says.
+    """
+    if direction not in card.directions:
+        raise WeightsError(f"weights {card.name!r} have no {direction}; there is {', '.join(card.directions)}")
+    entry = card.directions[direction]
+    path = folder / entry.file
+    if not path.is_file():
+        raise WeightsError(f"weights {card.name!r}: no file {str(path)!r}")
+    if digest(path) != entry.sha256:
+        raise WeightsError(f"weights {card.name!r}: {entry.file} is damaged or not the one of the card (sha256 differs)")
+    generator = SetGenerator(card.generator)
+    try:
+        state = {name: tensor.float() for name, tensor in load_file(path).items()}
+        generator.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{str(path)!r} does not fit its card: {' '.join(str(error).split())[:200]}") from error
+    return generator.to(device).eval().requires_grad_(False)
+
+
+def save_translator(
+    folder: Path, card: TranslatorCard, states: dict[Direction, dict[str, Tensor]], *, half: bool = True
+) -> TranslatorCard:
+    """Write `folder` (which must not exist) and return the card with the files' digests.
+
+    Raises OutputError where it exists or cannot be written.
+    """
+    if folder.exists():
+        raise OutputError(f"output {str(folder)!r} exists: weights are never overwritten, choose another name")
+    dtype = torch.float16 if half else torch.float32
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}") from error
+    try:
+        files: dict[Direction, DirectionFile] = {}
+        for direction, state in states.items():
+            name = f"{direction}.safetensors"
+            save_file({k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}, scratch / name)
+            files[direction] = DirectionFile(
+                file=name, sha256=digest(scratch / name), dtype="float16" if half else "float32"
+            )
+        card = card.model_copy(update={"directions": files})
+        (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        scratch.chmod(0o755)
+        os.replace(scratch, folder)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}") from error
+    return card
+
+
+def import_official(
+    source_to_target: Path, target_to_source: Path | None, folder: Path, *, source: str, target: str, size: tuple[int, int] | None
+) -> TranslatorCard:
+    """Import the authors' checkpoints (`<epoch>_net_G_A.pth`, `<epoch>_net_G_B.pth`), kept in float32.
+
+    Raises WeightsError where the files are no set generators, or differ in form.
+    """
+    paths: dict[Direction, Path] = {"source_to_target": source_to_target}
+    if target_to_source is not None:
+        paths["target_to_source"] = target_to_source
+    read = {direction: generator_from_official(read_state_dict(path)) for direction, path in paths.items()}
+    configs = {config for config, _ in read.values()}
+    if len(configs) != 1:
+        raise WeightsError(f"{source_to_target.name!r} and {target_to_source} differ in width or blocks")
+    config = configs.pop()
+    for direction, (_, state) in read.items():
+        missing = SetGenerator(config).state_dict().keys() ^ state.keys()
+        if missing:
+            raise WeightsError(f"{str(paths[direction])!r}: {len(missing)} keys missing or too many, e.g. {min(missing)!r}")
+    card = TranslatorCard(
+        name=folder.name,
+        source=source,
+        target=target,
+        generator=config,
+        size=size,
+        directions={},
+        provenance="imported from " + ", ".join(path.name for path in paths.values()),
+    )
+    return save_translator(folder, card, {d: state for d, (_, state) in read.items()}, half=False)

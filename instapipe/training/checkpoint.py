@@ -1,0 +1,60 @@
+"""Checkpoints: the full state of a run, whole or absent, read as data only."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instapipe.errors import OutputError, TrainingError
+
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Path:
+    """Write `folder/step-<step>.pt`: to a scratch file first, synced, then renamed; older ones than `keep` are removed.
+
+    Raises OutputError where it cannot be written; what was there before is still there then.
+    """
+    path = folder / f"step-{step:08d}.pt"
+    scratch: str | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=".step-", dir=folder)
+        with os.fdopen(handle, "wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
+        raise OutputError(f"cannot save checkpoint {str(path)!r}: {error.strerror}") from error
+    for old in found(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))
+
+
+def load_latest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint's state on the CPU; None where there is none.
+
+    Raises TrainingError where it cannot be read.
+    """
+    paths = found(folder)
+    if not paths:
+        return None
+    try:
+        state = torch.load(paths[-1], map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise TrainingError(f"cannot read checkpoint {str(paths[-1])!r}: {' '.join(str(error).split())[:160]}") from error
+    assert isinstance(state, dict)
+    return state

@@ -1,0 +1,242 @@
+"""The loop: batches in order, a schedule, checkpoints, grids, a log. It knows no losses."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+
+from instapipe.config import Direction
+from instapipe.data.domains import Domain, derive
+from instapipe.errors import OutputError, TrainingError
+from instapipe.networks.blocks import initialise
+from instapipe.networks.projected import FrozenBackbone
+from instapipe.training import checkpoint
+from instapipe.training.config import TrainConfig
+from instapipe.training.ema import average_of, update_average
+from instapipe.training.grids import grid
+from instapipe.training.pool import FakePool
+from instapipe.training.precision import Choice, Precision, choose_precision
+from instapipe.training.step import InstaGAN, Metrics, TrainingStep
+
+DIRECTIONS: tuple[Direction, ...] = ("source_to_target", "target_to_source")
+RESOLVED = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """After a step. metrics: means over the step's sequential iterations.  seconds: since the run (re)started."""
+
+    step: int
+    steps: int
+    metrics: Metrics
+    seconds: float
+    events: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run in memory: everything that a checkpoint holds, and the folder it lives in."""
+
+    config: TrainConfig
+    source: Domain
+    target: Domain
+    folder: Path
+    device: torch.device
+    networks: InstaGAN
+    averages: dict[Direction, torch.nn.Module]
+    optimizers: tuple[Adam, Adam]
+    schedules: tuple[LambdaLR, LambdaLR]
+    pools: dict[str, FakePool]
+    backbone: FrozenBackbone | None
+    precision: Choice
+    step: int = 0
+    resumed: bool = False
+    seconds: float = field(default=0.0)
+
+
+def start(config: TrainConfig, source: Domain, target: Domain, folder: Path, *, device: str = "cpu", resume: bool = False) -> Run:
+    """Build the networks, or restore them from the newest checkpoint in `folder`.
+
+    Raises TrainingError where `folder` holds a run and `resume` is False, or where the settings differ from the run's.
+    """
+    state = checkpoint.load_latest(folder)
+    if state is not None and not resume:
+        raise TrainingError(f"{str(folder)!r} holds a run at step {state['step']}: add --resume to go on, or choose another --output")
+    if state is None and resume:
+        raise TrainingError(f"{str(folder)!r} holds no checkpoint to resume from")
+    _write_settings(folder, config, source, target, resume)
+    place = torch.device(device)
+    backbone, channels = _backbone(config)
+    rng = torch.Generator().manual_seed(derive(config.seed, "networks"))
+    networks = InstaGAN(config, channels, rng)
+    for generator in (networks.source_to_target, networks.target_to_source):
+        initialise(generator, rng)
+    networks.to(place)
+    if backbone is not None:
+        backbone.to(place)
+    generators = [*networks.source_to_target.parameters(), *networks.target_to_source.parameters()]
+    critics = [p for c in (networks.critic_source, networks.critic_target) for p in c.parameters() if p.requires_grad]
+    optimizers = (
+        Adam(generators, lr=config.learning_rate, betas=config.betas_generator, fused=True),
+        Adam(critics, lr=config.learning_rate, betas=config.betas_discriminator, fused=True),
+    )
+
+    def rate(step: int) -> float:
+        flat = config.decay_from * config.steps
+        return 1.0 if step < flat else max(0.0, (config.steps - step) / max(1.0, config.steps - flat))
+
+    schedules = (LambdaLR(optimizers[0], rate), LambdaLR(optimizers[1], rate))
+    averages: dict[Direction, torch.nn.Module] = {}
+    if config.ema:
+        averages = {direction: average_of(getattr(networks, direction)) for direction in DIRECTIONS}
+    pools = {"source": FakePool(config.pool_size), "target": FakePool(config.pool_size)}
+    precision = choose_precision(config.precision, lambda p: _trial(networks, source, config, p), place)
+    run = Run(config, source, target, folder, place, networks, averages, optimizers, schedules, pools, backbone, precision)
+    if state is not None:
+        _restore(run, state)
+    return run
+
+
+def train(run: Run) -> Iterator[Progress]:
+    """Step until the end; the caller may stop at any time and call :func:`save`.
+
+    Raises TrainingError where a loss is not finite any more: the checkpoints of before stay.
+    """
+    config = run.config
+    step_of = TrainingStep(
+        config, run.networks, *run.optimizers, run.pools, run.backbone, bfloat16=run.precision.precision == "bfloat16"
+    )
+    run.networks.train()
+    begun = time.monotonic() - run.seconds
+    if run.step == 0:
+        write_grids(run)
+    with (run.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        while run.step < config.steps:
+            rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
+            source = run.source.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
+            target = run.target.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
+            metrics = _mean(step_of(source, target, run.step, rng))
+            for schedule in run.schedules:
+                schedule.step()
+            run.step += 1
+            for direction, average in run.averages.items():
+                update_average(average, getattr(run.networks, direction), decay=config.ema, step=run.step)
+            run.seconds = time.monotonic() - begun
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if bad:
+                raise TrainingError(
+                    f"step {run.step}: {bad[0]} is not finite; the last checkpoint stays: resume with a smaller learning_rate"
+                )
+            log.write(json.dumps({"step": run.step, "seconds": round(run.seconds, 1), **{k: round(v, 5) for k, v in metrics.items()}}) + "\n")
+            events = []
+            if run.step % config.sample_every == 0 or run.step == config.steps:
+                events.append(f"samples: {write_grids(run)}")
+            if run.step % config.save_every == 0 or run.step == config.steps:
+                log.flush()
+                events.append(f"checkpoint: {save(run)}")
+            yield Progress(run.step, config.steps, metrics, run.seconds, tuple(events))
+
+
+def save(run: Run) -> Path:
+    """Write the checkpoint of where the run is now."""
+    state: dict[str, Any] = {
+        "step": run.step,
+        "seconds": run.seconds,
+        "networks": run.networks.state_dict(),
+        "averages": {direction: average.state_dict() for direction, average in run.averages.items()},
+        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "schedules": [{"last_epoch": schedule.last_epoch} for schedule in run.schedules],
+        "pools": {name: pool.state_dict() for name, pool in run.pools.items()},
+    }
+    return checkpoint.save(run.folder / "checkpoints", run.step, state)
+
+
+def write_grids(run: Run) -> Path:
+    """Both directions on held-out photos: `samples/<step>-<direction>.png`; gives the folder. The weights shown are the
+    moving averages, where there are any."""
+    folder = run.folder / "samples"
+    for direction, domain in (("source_to_target", run.source), ("target_to_source", run.target)):
+        other = DIRECTIONS[1 - DIRECTIONS.index(direction)]  # type: ignore[arg-type]
+        there, back = (run.averages.get(d, getattr(run.networks, d)) for d in (direction, other))
+        batch = domain.held_out_batch(10).to(run.device)
+        picture = grid(there, back, batch, run.config.compositing, per_step=run.config.data.instances_per_step)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+            scratch = folder / f".{direction}.png"
+            scratch.write_bytes(encoded.tobytes())
+            scratch.replace(folder / f"{run.step:08d}-{direction}.png")
+        except OSError as error:
+            raise OutputError(f"cannot write samples to {str(folder)!r}: {error.strerror}") from error
+    return folder
+
+
+def hardware(device: torch.device) -> str:
+    """What the run is computed on, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _backbone(config: TrainConfig) -> tuple[FrozenBackbone | None, list[int]]:
+    if config.projected is None:
+        return None, []
+    from instapipe.networks.backbone import pretrained_features  # timm takes seconds to import
+
+    features = pretrained_features(config.projected.backbone)
+    return FrozenBackbone(features, config.projected.min_side), list(features.channels)
+
+
+def _trial(networks: InstaGAN, source: Domain, config: TrainConfig, precision: Precision) -> None:
+    batch = source.batch(0, 1, seed=config.seed)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        image, masks = networks.source_to_target(batch.image, batch.masks, batch.valid)
+    (image.float().mean() + masks.float().mean()).backward()
+    networks.zero_grad(set_to_none=True)
+
+
+def _restore(run: Run, state: dict[str, Any]) -> None:
+    run.networks.load_state_dict(state["networks"])
+    for direction, average in run.averages.items():
+        average.load_state_dict(state["averages"][direction])
+    for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    for schedule, saved in zip(run.schedules, state["schedules"], strict=True):
+        schedule.load_state_dict(saved)
+    for name, pool in run.pools.items():
+        pool.load_state_dict(state["pools"][name])
+    run.step, run.seconds, run.resumed = state["step"], state["seconds"], True
+
+
+def _write_settings(folder: Path, config: TrainConfig, source: Domain, target: Domain, resume: bool) -> None:
+    """Keep the resolved settings beside the run; on resuming they must be the same, the end apart."""
+    path = folder / RESOLVED
+    content = {"source": source.label, "target": target.label, "config": config.model_dump(mode="json")}
+    try:
+        if resume and path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            free = ("steps", "sample_every", "save_every")
+            ours, theirs = ({k: v for k, v in c["config"].items() if k not in free} for c in (content, before))
+            if ours != theirs or (before["source"], before["target"]) != (source.label, target.label):
+                changed = [k for k in ours if ours[k] != theirs.get(k)] or ["source or target"]
+                raise TrainingError(f"{str(folder)!r} was started with another {changed[0]}: a resumed run keeps its settings")
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def _mean(history: list[Metrics]) -> Metrics:
+    names = dict.fromkeys(name for metrics in history for name in metrics)
+    return {name: sum(m.get(name, 0.0) for m in history) / len(history) for name in names}
