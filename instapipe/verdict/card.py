@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from instapipe.config import Strict, explain
 from instapipe.errors import WeightsError
@@ -39,7 +39,7 @@ class JudgeCard(Strict):
     steps: int = 0
     hardware: str = ""
     time: str = ""
-    quality: dict[str, Any] = {}
+    quality: dict[str, Any] = Field(default_factory=dict)
     limits: str = ""
     licence: str = ""
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from instapipe.errors import DataError
+from instapipe.imaging import read_photo
 from instapipe.structures import Instances, Mask, Pixels
 
 
@@ -39,16 +39,14 @@ class LabelledPhoto:
         return self.path.name
 
     def pixels(self) -> Pixels:
-        """uint8 RGB (H, W, 3); raises DataError where the photo cannot be read or has another size than listed."""
-        decoded = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise DataError(f"photo {str(self.path)!r} of the data set cannot be read")
-        if decoded.shape[:2] != self.instances.size:
+        """uint8 RGB (H, W, 3); raises PhotoError, and DataError where it has another size than listed."""
+        photo = read_photo(self.path)
+        if photo.size != self.instances.size:
             raise DataError(
-                f"photo {str(self.path)!r} is {decoded.shape[1]}x{decoded.shape[0]}, "
+                f"photo {str(self.path)!r} is {photo.size[1]}x{photo.size[0]}, "
                 f"its data set says {self.instances.size[1]}x{self.instances.size[0]}"
             )
-        return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        return photo.pixels
 
 
 def in_judge_half(name: str) -> bool:
@@ -81,7 +79,9 @@ def read_coco(annotations: Path, images: Path) -> list[LabelledPhoto]:
             listed.setdefault(int(entry["image_id"]), []).append(entry)
     missing = [entry["file_name"] for entry in content["images"] if not (images / entry["file_name"]).is_file()]
     if missing:
-        raise DataError(f"{len(missing)} photos of {str(annotations)!r} are not in {str(images)!r}, first {missing[0]!r}")
+        raise DataError(
+            f"{len(missing)} photos of {str(annotations)!r} are not in {str(images)!r}, first {missing[0]!r}"
+        )
     return [_photo(entry, listed.get(int(entry["id"]), []), names, images) for entry in content["images"]]
 
 
@@ -95,7 +95,9 @@ def _photo(image: dict[str, Any], entries: list[dict[str, Any]], names: dict[int
         tuple(names[int(entries[i]["category_id"])] for i in kept),
         tuple(1.0 for _ in kept),
     )
-    return LabelledPhoto(images / image["file_name"], instances, tuple(str(entries[i].get("made_by", "")) for i in kept))
+    return LabelledPhoto(
+        images / image["file_name"], instances, tuple(str(entries[i].get("made_by", "")) for i in kept)
+    )
 
 
 def _mask(segmentation: Any, size: tuple[int, int]) -> Mask:

@@ -34,8 +34,8 @@ Box = tuple[int, int, int, int]
 class Detections:
     """What the judge sees in one photo.
 
-    instances: one per detection, highest score first; no pixel belongs to two.  classes: float32 (N, classes), what each
-    could be, background left out; the rest to 1 is "no animal".
+    instances: one per detection, highest score first; no pixel belongs to two.  classes: float32 (N, classes), what
+    each could be, background left out; the rest to 1 is "no animal".
     """
 
     instances: Instances
@@ -192,6 +192,4 @@ def save_judge(network: JudgeNetwork, card: JudgeCard, folder: Path) -> JudgeCar
 
 
 def _build(card: JudgeCard) -> JudgeNetwork:
-    return JudgeNetwork(
-        len(card.classes), width=card.width, head_width=card.head_width, crop_width=card.crop_width
-    )
+    return JudgeNetwork(len(card.classes), width=card.width, head_width=card.head_width, crop_width=card.crop_width)

@@ -17,7 +17,7 @@ Map = NDArray[np.float32]
 class Group:
     """One grouped instance.
 
-    mask: bool (h, w).  centre: its centre's probability.  classes: float32 (classes,), mean over the mask, summing to 1.
+    mask: bool (h, w).  centre: its centre's probability.  classes: float32 (classes,), mean over the mask, sum 1.
     solidity: mean probability over the mask of being an animal at all.
     """
 
@@ -38,7 +38,14 @@ def peaks(centre: Map, threshold: float, reach: int, most: int) -> NDArray[np.in
 
 
 def group(
-    semantic: Map, centre: Map, offset: Map, *, threshold: float = 0.15, reach: int = 6, most: int = 40, smallest: int = 12
+    semantic: Map,
+    centre: Map,
+    offset: Map,
+    *,
+    threshold: float = 0.15,
+    reach: int = 6,
+    most: int = 40,
+    smallest: int = 12,
 ) -> list[Group]:
     """Instances out of maps of one photo, highest centre first.
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import timm
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,7 +67,7 @@ class Trunk(nn.Module):
 
     def __init__(self, pretrained: bool = False) -> None:
         super().__init__()
-        whole = timm.create_model(self.backbone, pretrained=False)
+        whole: Any = timm.create_model(self.backbone, pretrained=False)
         if pretrained:
             published = read_published(self.backbone)
             whole.load_state_dict(match_in_order(published, whole.state_dict(), self.backbone))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -112,7 +113,7 @@ class Sampler:
                 return distort(remove(crop, outline), rng)
             coat = self.coat(rng, side)
             return distort(counterfeit(crop, outline, coat), rng)
-        taken = instances.dense().any(axis=0)
+        taken = np.asarray(instances.dense().any(axis=0), dtype=np.bool_)
         height, width = taken.shape
         for _ in range(10):
             extent = int(rng.uniform(0.2, 0.6) * min(height, width))
@@ -170,7 +171,13 @@ def crop_warp(box: tuple[int, int, int, int], rng: Rng, side: int) -> NDArray[np
 
 
 def similarity(
-    box: tuple[int, int, int, int], scale: float, shift: NDArray[np.float64], rng: Rng, side: int, angle: float, stretch: float
+    box: tuple[int, int, int, int],
+    scale: float,
+    shift: NDArray[np.float64],
+    rng: Rng,
+    side: int,
+    angle: float,
+    stretch: float,
 ) -> NDArray[np.float64]:
     """The box's middle to the window's middle plus `shift`; turned, stretched and flipped at random."""
     turn = np.deg2rad(rng.uniform(-angle, angle))
@@ -210,12 +217,12 @@ def counterfeit(pixels: Pixels, outline: BoolMask, coat: Pixels) -> Pixels:
     inside = light[outline].mean() if outline.any() else 128.0
     shaded = np.clip(coat * (light / max(1.0, float(inside)))[..., None], 0, 255)
     soft = cv2.GaussianBlur(outline.astype(np.float32), (0, 0), 1.0)[..., None]
-    return (soft * shaded + (1 - soft) * pixels).astype(np.uint8)
+    return np.asarray(soft * shaded + (1 - soft) * pixels, dtype=np.uint8)
 
 
 def distort(pixels: Pixels, rng: Rng) -> Pixels:
     """Colour, contrast, blur, noise and compression, as photos and generators differ in them."""
-    out = pixels.astype(np.float32)
+    out: NDArray[Any] = pixels.astype(np.float32)
     if rng.random() < 0.8:
         out = (out - 128) * float(rng.uniform(0.7, 1.35)) + 128 + rng.uniform(-25, 25) + rng.uniform(-10, 10, 3)
         grey = out.mean(axis=2, keepdims=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,6 +25,9 @@ from instapipe.structures import Pixels
 from instapipe.verdict.dataset import LabelledPhoto
 from instapipe.verdict.network import MEAN, STD, DenseMaps, JudgeNetwork
 from instapipe.verdict.samples import Sampler, Window
+
+CLASS_WEIGHTS = {"sheep": 1.4, "horse": 1.2, "cow": 1.1, "elephant": 0.8, "zebra": 0.6, "giraffe": 1.5}
+"""How often a sample is centred on each class: rare ones more often than they occur, the classes in question most."""
 
 
 class JudgeRecipe(Strict):
@@ -42,9 +46,7 @@ class JudgeRecipe(Strict):
     seed: int = 0
     checkpoint_every: int = 100
     classes: tuple[str, ...] = ("sheep", "horse", "cow", "elephant", "zebra", "giraffe")
-    class_weights: dict[str, float] = {
-        "sheep": 1.4, "horse": 1.2, "cow": 1.1, "elephant": 0.8, "zebra": 0.6, "giraffe": 1.5,
-    }  # fmt: skip
+    class_weights: dict[str, float] = Field(default_factory=lambda: dict(CLASS_WEIGHTS))
 
 
 @dataclass(frozen=True, slots=True)
