@@ -87,7 +87,7 @@ def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) 
         if match is not None:
             names[name] = imaging.file_name(stem, f"_{match[1]}.png")
     imaging.write_atomically(paths.report, json_bytes(report))
-    _drop_older_masks(paths.masks, keep=set(names.values()))
+    drop_older_masks(paths.masks, keep=set(names.values()))
     for name, shown in names.items():
         imaging.write_atomically(paths.masks / shown, files[name])
     document = json.loads(files["instances.json"])
@@ -99,7 +99,7 @@ def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) 
     return paths
 
 
-def _drop_older_masks(folder: Path, keep: set[str]) -> None:
+def drop_older_masks(folder: Path, keep: set[str]) -> None:
     """Masks of an earlier run with other instances would be read as this one's. Only in a folder that we wrote."""
     if not (folder / "instances.json").is_file():
         return

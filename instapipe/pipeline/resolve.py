@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from instapipe.config import Direction, TranslatorCard
+from instapipe.config import Direction, SegmenterCard, TranslatorCard
 from instapipe.errors import UnknownClass, UsageError, WeightsError
-from instapipe.networks.cards import direction_of, find_card, find_translator
+from instapipe.networks.cards import bundled, direction_of, find_card, find_translator
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Store
 
@@ -97,24 +97,34 @@ def _direction(card: TranslatorCard, settings: TranslateSettings) -> Direction:
     raise UnknownClass(f"weights {card.name!r} do not make {settings.target!r}; they make {' and '.join(makes)}")
 
 
-def resolve_segmenter(settings: TranslateSettings, store: Store) -> Found:
-    """The segmenter that `settings` mean. Raises UnknownClass where it does not know the source class."""
+def find_segmenter(name: str | None, label: str | None, store: Store) -> Found:
+    """The segmenter called `name`; without one, the bundled one for the class `label` (any, if None).
+
+    Raises UsageError where there is none.
+    """
     from instapipe.segmentation import registry
 
-    asked = settings.segmenter or f"for {settings.source}"
+    asked = name or f"for {label}"
     gone: Exception | None = None
     try:
-        name = settings.segmenter or registry.default_for(settings.source)
-        classes, fingerprint = registry.describe(name)
-        store.remember("segmenters", asked, {"name": name, "classes": list(classes), "fingerprint": fingerprint})
+        chosen = name or (registry.default_for(label) if label is not None else _any_segmenter())
+        classes, fingerprint = registry.describe(chosen)
+        store.remember("segmenters", asked, {"name": chosen, "classes": list(classes), "fingerprint": fingerprint})
     # A torch-backed segmenter may fail to be described in many ways once its files or torch are gone.
     except (UsageError, ImportError, OSError) as error:
         recalled = store.recall("segmenters", asked)
         if recalled is None:
             raise
-        name, classes, fingerprint = recalled["name"], tuple(recalled["classes"]), recalled["fingerprint"]
+        chosen, classes, fingerprint = recalled["name"], tuple(recalled["classes"]), recalled["fingerprint"]
         gone = error
-    return Found(name, tuple(classes), dict(fingerprint), gone)
+    return Found(chosen, tuple(classes), dict(fingerprint), gone)
+
+
+def _any_segmenter() -> str:
+    names = sorted(card.name for card, _ in bundled() if isinstance(card, SegmenterCard))
+    if not names:
+        raise UsageError("no segmenter is bundled; choose one, such as --segmenter torchvision")
+    return names[-1]
 
 
 def resolve_engine(

@@ -21,7 +21,7 @@ from instapipe.pipeline.formats import read_instances
 from instapipe.pipeline.measure import Clock
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.plan import Layout, Step, lay_out, plan_steps
-from instapipe.pipeline.resolve import Found, Weights, resolve_engine, resolve_segmenter, resolve_weights
+from instapipe.pipeline.resolve import Found, Weights, find_segmenter, resolve_engine, resolve_weights
 from instapipe.pipeline.rollout import Rollout, roll_out
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Entry, Store
@@ -108,7 +108,7 @@ class Runner:
         """The segmenter for photos without masks. Raises UnknownClass, UsageError."""
         with self._lock:
             if self._found is None:
-                found = resolve_segmenter(self.settings, self.store)
+                found = find_segmenter(self.settings.segmenter, self.settings.source, self.store)
                 source = self.settings.source
                 if source not in found.classes:
                     close = difflib.get_close_matches(source, found.classes, n=3)
