@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
-	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev,metrics,fast]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -68,7 +68,9 @@ wheel: $(VENV)/.developing
 
 test-oldest:
 	test -x $(OLDEST)/bin/python || $(OLDEST_PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python $(INSTALL) -c constraints-oldest.txt -e '.[dev]'
+	sed -e 's/^torch==.*/torch==2.6.0/' -e 's/^torchvision==.*/torchvision==0.21.0/' -e '/^sympy==/d' \
+		constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python $(INSTALL) -c $(OLDEST)/constraints.txt -e '.[dev,metrics,fast]'
 	$(ONE_THREAD) $(OLDEST)/bin/python $(PYTEST)
 
 clean:
