@@ -1,6 +1,34 @@
-"""Translate the instances in photos from one class to another, and keep the background."""
+"""Translate the instances in photos from one class to another, and keep the background.
+
+`Pipeline` does what `instapipe translate` does; see :mod:`instapipe.pipeline.api`. Importing the package imports
+nothing heavy: what is named in `__all__` is loaded when it is first used.
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from instapipe.errors import InstapipeError
+    from instapipe.pipeline.api import Pipeline, Result
+    from instapipe.structures import Instances, Mask, Photo
+
+__all__ = ["Instances", "InstapipeError", "Mask", "Photo", "Pipeline", "Result", "__version__"]
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Instances": "instapipe.structures",
+    "InstapipeError": "instapipe.errors",
+    "Mask": "instapipe.structures",
+    "Photo": "instapipe.structures",
+    "Pipeline": "instapipe.pipeline.api",
+    "Result": "instapipe.pipeline.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_WHERE[name]), name)
