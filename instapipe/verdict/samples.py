@@ -237,7 +237,7 @@ def distort(pixels: Pixels, rng: Rng) -> Pixels:
     if rng.random() < 0.15:
         encoded = cv2.imencode(".jpg", done, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 90))])[1]
         done = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.uint8)
-    return done
+    return np.asarray(done, dtype=np.uint8)
 
 
 def dense_targets(

@@ -105,7 +105,7 @@ def train_judge(
 ) -> JudgeNetwork:
     """Train on `photos`, in `folder` (resumed where it holds a checkpoint); returns the averaged network.
 
-    `report` gets a record every 20 steps.  Raises TrainingError where the loss is no longer finite.
+    `report` gets a record of every step.  Raises TrainingError where the loss is no longer finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
@@ -142,9 +142,8 @@ def train_judge(
         optimiser.step()
         schedule.step()
         _follow(average, network, min(recipe.average, step / (step + 10)))
-        if step % 20 == 0:
-            seconds = (time.monotonic() - started) / (step - first)
-            report({"step": step, "seconds_per_step": round(seconds, 3), **_values(batch)})
+        seconds = (time.monotonic() - started) / (step - first)
+        report({"step": step, "seconds_per_step": round(seconds, 3), **_values(batch)})
         if step % recipe.checkpoint_every == 0 or step == recipe.steps:
             _save(checkpoint, step, network, average, optimiser, schedule, rng)
     return average
