@@ -8,7 +8,8 @@ import pytest
 from instapipe.structures import Instances, Mask
 from instapipe.verdict.intervals import Share, bootstrap
 from instapipe.verdict.matching import Verdict, cover, judge, pair
-from instapipe.verdict.validation import choose_threshold, validate
+from instapipe.verdict.release import choose, correctness
+from instapipe.verdict.validation import validate
 
 SIZE = (200, 400)
 
@@ -194,4 +195,14 @@ def test_validity_counts_what_it_says() -> None:
     assert (strict.phantom.hits, strict.phantom.n) == (1, 3)
     assert not strict.valid
     assert validate(seen, "giraffe").called_target.hits == 1
-    assert choose_threshold(seen, "giraffe", (0.1, 0.5, 0.95)) == 0.5
+
+
+def test_the_threshold_is_the_lowest_that_pays() -> None:
+    seen = [
+        (world(("sheep", LEFT)), world(("sheep", LEFT), ("cow", RIGHT), scores=(0.45, 0.22))),
+        (world(("giraffe", LEFT_TALL)), world(("giraffe", LEFT_TALL), scores=(0.32,))),
+    ]
+    assert correctness(seen, 0.1) == 0.5
+    assert choose(seen) == 0.25
+    assert correctness(seen, 0.25) == 1.0
+    assert correctness(seen, 0.4) == 0.5

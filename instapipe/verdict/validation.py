@@ -73,12 +73,3 @@ def validate(seen: Sequence[tuple[Instances, Instances]], target: str, least: fl
         Share(calls["recognised"], sources),
         Share(phantoms, clear),
     )
-
-
-def choose_threshold(seen: Sequence[tuple[Instances, Instances]], target: str, grid: Sequence[float]) -> float:
-    """The lowest threshold of `grid` at which none of the sources is called the target, or the fewest are.
-
-    Lowest, because every detection that is dropped makes a translated animal look lost.
-    """
-    rates = [validate(seen, target, least).called_target.hits for least in grid]
-    return grid[rates.index(min(rates))]
