@@ -88,7 +88,6 @@ class Runner:
         """`engine`: as resolved by an earlier run that this one continues."""
         self.settings = settings
         self.store = store
-        self.filter = settings.filter()
         self._models = models
         self.weights: Weights = resolve_weights(settings, store)
         self.engine = (
@@ -187,7 +186,9 @@ class Runner:
                 )
                 origin = {"segmenter": found.name, "fingerprint": found.fingerprint}
         with clock.stage("filter"):
-            selection, chosen_entry = stages.filtered(self.store, segmented, self.filter)
+            selection, chosen_entry = stages.filtered(
+                self.store, segmented, self.settings.filter(given=record is not None)
+            )
         hits += [name for name, entry in (("segment", segmented), ("filter", chosen_entry)) if not entry.fresh]
         layout = lay_out(size, self.weights, self.settings)
         prepared = Prepared(facts, segmented, selection, origin, layout, ())

@@ -9,8 +9,9 @@ from pydantic import Field, field_validator
 
 from instapipe.config import Strict
 from instapipe.errors import ConfigError
-from instapipe.filtering import FilterSettings, Order
+from instapipe.filtering import FilterSettings, Order, area_in_pixels
 
+DEFAULT_SCORE = 0.5
 Region = Literal["auto", "whole", "instance"]
 
 
@@ -29,7 +30,9 @@ class TranslateSettings(Strict):
     engine: str = Field("auto", description="what runs the generator")
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field("auto", description="of the generator")
     instances_per_step: int | None = Field(None, ge=1, le=64, description="none: as the weights were trained")
-    score: float = Field(0.5, ge=0.0, le=1.0, description="lowest score of the segmenter")
+    score: float | None = Field(
+        None, ge=0.0, le=1.0, description="lowest score; none: 0.5 for a segmenter's masks, 0 for masks that were given"
+    )
     min_area: str = Field("0", description="smallest mask: pixels (400) or a share of the photo (0.5%)")
     duplicates: float = Field(0.8, gt=0.0, le=1.0, description="masks with more IoU than this are one instance")
     order: Order = Field("size", description="what is translated first")
@@ -45,11 +48,18 @@ class TranslateSettings(Strict):
             raise ValueError("sides must be 8 to 4096 pixels")
         return value
 
-    def filter(self) -> FilterSettings:
-        """The part that chooses instances. Raises ConfigError."""
+    @field_validator("min_area")
+    @classmethod
+    def _min_area(cls, value: str) -> str:
+        area_in_pixels(value, (1, 1))
+        return value
+
+    def filter(self, *, given: bool) -> FilterSettings:
+        """The part that chooses instances; `given`: of masks that the user has. Raises ConfigError."""
+        usual = 0.0 if given else DEFAULT_SCORE
         return FilterSettings(
             label=self.source,
-            score=self.score,
+            score=usual if self.score is None else self.score,
             min_area=self.min_area,
             duplicates=self.duplicates,
             order=self.order,
