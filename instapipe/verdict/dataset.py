@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from instapipe.errors import DataError
 from instapipe.imaging import read_photo
-from instapipe.structures import Instances, Mask, Pixels
+from instapipe.masks.coco import segmentation
+from instapipe.structures import Instances, Pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +60,7 @@ def in_calibration(name: str) -> bool:
 def read_coco(annotations: Path, images: Path) -> list[LabelledPhoto]:
     """The photos of a COCO instance file, in its order, with their masks.
 
-    Raises DataError for a file that is no COCO instance file, and for photos that are missing.
+    Raises DataError for a file that is no COCO instance file and for photos that are missing, MaskError for bad masks.
     """
     try:
         content = json.loads(annotations.read_text(encoding="utf-8"))
@@ -75,7 +73,7 @@ def read_coco(annotations: Path, images: Path) -> list[LabelledPhoto]:
     names = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
     listed: dict[int, list[dict[str, Any]]] = {}
     for entry in content["annotations"]:
-        if not entry.get("iscrowd") or not isinstance(entry["segmentation"], dict):
+        if not entry.get("iscrowd"):
             listed.setdefault(int(entry["image_id"]), []).append(entry)
     missing = [entry["file_name"] for entry in content["images"] if not (images / entry["file_name"]).is_file()]
     if missing:
@@ -87,7 +85,7 @@ def read_coco(annotations: Path, images: Path) -> list[LabelledPhoto]:
 
 def _photo(image: dict[str, Any], entries: list[dict[str, Any]], names: dict[int, str], images: Path) -> LabelledPhoto:
     size = (int(image["height"]), int(image["width"]))
-    masks = tuple(_mask(entry["segmentation"], size) for entry in entries)
+    masks = tuple(segmentation(entry.get("segmentation"), size, f"photo {image['file_name']!r}") for entry in entries)
     kept = [i for i, mask in enumerate(masks) if mask.area]
     instances = Instances(
         size,
@@ -98,19 +96,3 @@ def _photo(image: dict[str, Any], entries: list[dict[str, Any]], names: dict[int
     return LabelledPhoto(
         images / image["file_name"], instances, tuple(str(entries[i].get("made_by", "")) for i in kept)
     )
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> Mask:
-    from pycocotools import mask as coco
-
-    height, width = size
-    if isinstance(segmentation, list):
-        segmentation = coco.merge(coco.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco.frPyObjects(segmentation, height, width)
-    return Mask.from_dense(np.asarray(coco.decode(segmentation), dtype=np.bool_))
-
-
-def only(photos: Iterable[LabelledPhoto], label: str) -> list[LabelledPhoto]:
-    """The photos with at least one instance of `label`."""
-    return [photo for photo in photos if label in photo.instances.labels]
