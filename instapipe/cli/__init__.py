@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "masks": ("instapipe.cli.masks", "Convert masks between PNG, label map, COCO, YOLO-seg and labelme."),
     "train": ("instapipe.cli.train", "Train a translator on photos with instance masks."),
     "train-segmenter": ("instapipe.cli.train_segmenter", "Train the compact Mask R-CNN that makes the masks."),
+    "evaluate": ("instapipe.cli.evaluate", "Measure translations by an independent judge: metrics, table, report."),
+    "train-judge": ("instapipe.cli.train_judge", "Train the independent judge, and measure how far to believe it."),
     "cache": ("instapipe.cli.cache", "Where results are kept: path, ls, explain, prune, verify, clear."),
     "doctor": ("instapipe.cli.doctor", "What is installed, what this machine can do, where cache and weights live."),
 }
