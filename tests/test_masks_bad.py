@@ -77,6 +77,8 @@ def test_a_photo_is_no_label_map(tmp_path: Path) -> None:
 def test_a_file_of_another_photo_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "labels.png").write_bytes(PNG)
     refused(tmp_path / "labels.png", "not of photo 'x.jpg'", "call them x.png")
+    (tmp_path / "y.masks").mkdir()
+    refused(tmp_path / "y.masks", "y.masks", "not of photo 'x.jpg'")
 
 
 def test_folders_that_say_two_things(tmp_path: Path) -> None:

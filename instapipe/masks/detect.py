@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from instapipe.errors import MaskError, UsageError
+from instapipe.imaging import file_name
 from instapipe.masks import labelmap, labelme, yolo
 from instapipe.masks.coco import CocoFile
 from instapipe.masks.folder import SUFFIX, MasksFolder, MasksFolders
@@ -33,7 +34,7 @@ NO_MASKS = re.compile(r"classes\.txt|(readme|notice|licen[cs]e)\b.*", re.IGNOREC
 
 def find(photo: Path) -> Path | None:
     """The masks that lie beside `photo`: `<stem>.masks/`, else `<folder>_seg/` where it has some; else None."""
-    own = photo.parent / f"{stem_of(photo)}{SUFFIX}"
+    own = photo.parent / file_name(stem_of(photo), SUFFIX)
     if own.is_dir():
         return own
     folder = photo.absolute().parent
@@ -66,11 +67,21 @@ def _folder(path: Path, format: str | None) -> MaskSource:
         return FOLDERS[format](path)
     if path.name.endswith(SUFFIX):
         return MasksFolder(path)
+    kind = _kind_of(path, path.stat().st_mtime_ns)
+    if isinstance(kind, Path):
+        state = kind.stat()
+        return _json_file(kind, state.st_mtime_ns, state.st_size)
+    return FOLDERS[kind](path) if kind else PngsOrMaps(path)
+
+
+@lru_cache(maxsize=64)
+def _kind_of(path: Path, changed: int) -> str | Path:
+    """The format by what lies in the folder, once per state of it; '' for PNGs; the file where it is one JSON."""
+    if path.name.endswith("_seg"):
+        return "png"
     children = list(path.iterdir())
     if any(child.name.endswith(SUFFIX) and child.is_dir() for child in children):
-        return MasksFolders(path)
-    if path.name.endswith("_seg"):
-        return PngFolder(path)
+        return "folder"
     stems = {kind: {c.stem for c in children if _is_kind(c, kind)} for kind in KINDS}
     # PNGs beside other files of the same names are the photos.
     stems[".png"] -= stems[".json"] | stems[".txt"]
@@ -79,15 +90,10 @@ def _folder(path: Path, format: str | None) -> MaskSource:
         raise MaskError(f"masks {str(path)!r}: both {kinds[0]} and {kinds[1]} files; keep one kind in the folder")
     if not kinds:
         raise MaskError(f"masks {str(path)!r}: no .json, .txt or .png file in it")
-    if kinds == [".png"]:
-        return PngsOrMaps(path)
-    if kinds == [".txt"]:
-        return YoloFolder(path)
-    files = [child for child in children if _is_kind(child, ".json")]
-    if len(files) == 1:
-        state = files[0].stat()
-        return _json_file(files[0], state.st_mtime_ns, state.st_size)
-    return LabelmeFolder(path)
+    files = [child for child in children if _is_kind(child, kinds[0])]
+    if kinds == [".json"]:
+        return files[0] if len(files) == 1 else "labelme"
+    return "yolo" if kinds == [".txt"] else ""
 
 
 def _is_kind(path: Path, kind: str) -> bool:

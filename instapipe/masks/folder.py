@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from instapipe.errors import MaskError
+from instapipe.imaging import file_name
 from instapipe.masks import coco
 from instapipe.masks.png import decode_all, encode_mask, numbered, read_all
 from instapipe.masks.records import (
@@ -47,8 +48,9 @@ class MasksFolder:
         return [name or self._stem]
 
     def record(self, photo: Path) -> Record | None:
-        if stem_of(photo) != self._stem:
-            return None
+        if file_name(stem_of(photo), SUFFIX) != self.path.name:
+            # A folder that was named on purpose must not be passed over in silence.
+            raise MaskError(f"masks {str(self.path)!r} are not of photo {photo.name!r}, by their name")
         contents = read_all(self.path, numbered(self.path).get(self._stem, {}))
         _, described = self._described()
         notes = {number: described.get(number, ("", 1.0)) for number in contents}
@@ -134,5 +136,5 @@ class MasksFolders:
         return [name for folder in folders for name in MasksFolder(folder).photos()]
 
     def record(self, photo: Path) -> Record | None:
-        folder = self.path / f"{stem_of(photo)}{SUFFIX}"
+        folder = self.path / file_name(stem_of(photo), SUFFIX)
         return MasksFolder(folder).record(photo) if folder.is_dir() else None
