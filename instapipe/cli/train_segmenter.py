@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,13 +52,16 @@ def command(
         def show(step: int, record: dict[str, float]) -> None:
             bars.update(bar, completed=step, description=f"loss {record['loss']:.2f}, {record['seconds']:.2f} s a step")
 
+        # As Ctrl-C does; a run in the background may have been started with that ignored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         try:
             run.fit(show)
         except KeyboardInterrupt:
             console.print(f"stopped at step {run.step}, saved; go on with --resume")
             raise
         bar = bars.add_task("measuring", total=len(held_out) if held_out else 0, visible=held_out is not None)
-        recipe = shlex.join(["instapipe", *sys.argv[1:]])
+        recipe = shlex.join(["instapipe", *(word for word in sys.argv[1:] if word != "--resume")])
         card = write_weights(run, target, held_out, recipe, lambda done: bars.update(bar, completed=done))
     for group, scores in card.quality.items():
         if isinstance(scores, dict):

@@ -85,7 +85,8 @@ def paste(grid: NDArray[np.float32], box: NDArray[np.float64], size: tuple[int, 
     """One mask head output in its box.
 
     grid: (M, M), probabilities.  box: (4,) XYXY, pixels of the photo, fractional.  size: (H, W) of the photo.
-    The same geometry as torchvision's: cell centres are spread over the box, beyond the outermost ones it fades to 0.
+    Bilinear, with the cells' centres spread over the box and zeros beyond (detectron2's geometry; torchvision rounds
+    the box to whole pixels first).
     """
     height, width = size
     cells = grid.shape[0]

@@ -16,14 +16,14 @@ class CompactSettings(Strict):
     mask_width: int = Field(64, ge=8, le=512, description="channels of the mask head")
     mask_layers: int = Field(3, ge=1, le=8, description="3x3 convolutions of the mask head before it upsamples")
     mask_grid: int = Field(20, ge=7, le=56, description="cells of the mask head's input; the mask has twice as many")
-    short_side: int = Field(384, ge=64, le=2048, description="a photo is resized to this for the network")
-    long_side: int = Field(640, ge=64, le=4096, description="but to no longer side than this")
+    short_side: int = Field(320, ge=64, le=2048, description="a photo is resized to this for the network")
+    long_side: int = Field(512, ge=64, le=4096, description="but to no longer side than this")
 
 
 class AugmentSettings(Strict):
     """What is done to a training photo."""
 
-    scale: tuple[float, float] = Field((0.5, 1.6), description="side of the photo over side of the canvas")
+    scale: tuple[float, float] = Field((0.6, 1.8), description="longer side of the photo over side of the canvas")
     flip: float = Field(0.5, ge=0, le=1)
     colour: float = Field(0.3, ge=0, le=1, description="range of brightness, contrast and saturation")
     grey: float = Field(0.05, ge=0, le=1, description="share of photos without colour")
@@ -49,7 +49,7 @@ class SegmenterTraining(Strict):
     augment: AugmentSettings = AugmentSettings()
     steps: int = Field(2000, ge=1)
     batch: int = Field(4, ge=1, le=256)
-    canvas: tuple[int, ...] = Field((320, 384), description="sides of the square canvases; each step draws one")
+    canvas: tuple[int, ...] = Field((256, 320), description="sides of the square canvases; each step draws one")
     learning_rate: float = Field(6e-4, gt=0)
     backbone_rate: float = Field(0.3, ge=0, le=1, description="learning rate of the backbone over that of the rest")
     frozen_levels: int = Field(1, ge=0, le=3, description="levels of the backbone that keep their ImageNet weights")

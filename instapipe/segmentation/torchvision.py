@@ -9,7 +9,6 @@ torch is imported when a network is loaded, not for its description. Nothing her
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +131,10 @@ def load(argument: str | None, *, device: str) -> TorchvisionSegmenter:
     )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
-    except (OSError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch raises many kinds for damaged or unsafe files
         raise WeightsError(f"cannot read weights {str(path)!r}: {' '.join(str(error).split())[:200]}") from error
+    try:
+        model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{str(path)!r} is no state dict of torchvision's Mask R-CNN {choice.variant} with {len(labels)} outputs "

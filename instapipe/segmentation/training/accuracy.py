@@ -56,7 +56,7 @@ def accuracy(segmenter: Segmenter, data: CocoSet, progress: Callable[[int], None
     scores: Scores = {"photos": len(data)}
     for group, member in groups.items():
         inside = [member(record, annotation) for record in data.records for annotation in record.annotations]
-        scores[group] = average_precision(data.classes, len(data), truths, found, inside)
+        scores[group] = average_precision(data, truths, found, inside)
     return scores
 
 
@@ -90,16 +90,17 @@ class GroupEvaluation(COCOeval):  # type: ignore[misc]
 
 
 def average_precision(
-    classes: tuple[str, ...], photos: int, truths: list[dict[str, Any]], found: list[dict[str, Any]], inside: list[bool]
+    data: CocoSet, truths: list[dict[str, Any]], found: list[dict[str, Any]], inside: list[bool]
 ) -> Scores:
     """Scores over the annotations marked `inside`."""
     head: dict[str, Any] = {
-        "images": [{"id": i} for i in range(photos)],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(classes)],
+        "images": [{"id": i, "height": r.size[0], "width": r.size[1]} for i, r in enumerate(data.records)],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(data.classes)],
     }
     tables = COCO(), COCO()
     numbers = [
-        sum(i and t["category_id"] == c + 1 for t, i in zip(truths, inside, strict=True)) for c in range(len(classes))
+        sum(i and t["category_id"] == c + 1 for t, i in zip(truths, inside, strict=True))
+        for c in range(len(data.classes))
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         for table, annotations in zip(tables, (truths, found), strict=True):
@@ -116,6 +117,6 @@ def average_precision(
 
     by_class = {
         name: {"ap": mean(precision[:, :, i]), "ap50": mean(precision[0, :, i]), "n": numbers[i]}
-        for i, name in enumerate(classes)
+        for i, name in enumerate(data.classes)
     }
     return {"ap": mean(precision), "ap50": mean(precision[0]), "n": sum(numbers), "classes": by_class}

@@ -72,9 +72,10 @@ class CocoSet:
     def __getitem__(self, i: int) -> Sample:
         """Raises DataError."""
         record = self.records[i]
+        pixels = read_pixels(record)
         masks = [decode(annotation, record) for annotation in record.annotations]
         stack = np.stack(masks) if masks else np.zeros((0, *record.size), dtype=np.bool_)
-        return Sample(read_pixels(record), stack, self.labels(record))
+        return Sample(pixels, stack, self.labels(record))
 
     def labels(self, record: Record) -> NDArray[np.int64]:
         """Class index, from 1, of each annotation."""
