@@ -20,8 +20,7 @@ import sys
 from pathlib import Path
 
 CONTEXT = Path(__file__).resolve().parent.parent
-PASSED_ON = ("PIP_CERT", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy")
-"""Of this machine's network, which an engine would pass on in its own way."""
+CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE")
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
@@ -52,7 +51,7 @@ def settings(steps: list[tuple[str, str]]) -> tuple[dict[str, str], str, str, li
 
 def build(dockerfile: Path, root: Path, arguments: dict[str, str]) -> None:
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment |= network(root)
     for name, rest in instructions(dockerfile):
         print(f"--> {name} {rest[:100]}", flush=True)
         if name == "ARG":
@@ -67,6 +66,17 @@ def build(dockerfile: Path, root: Path, arguments: dict[str, str]) -> None:
             subprocess.run(["chroot", root, "/bin/sh", "-c", rest], env=environment, check=True)
         elif name not in ("FROM", "VOLUME", "WORKDIR", "USER", "ENTRYPOINT", "CMD"):
             sys.exit(f"no rehearsal for {name}")
+
+
+def network(root: Path) -> dict[str, str]:
+    """This machine's way to the network, which an engine passes on by itself: name servers, certificates, proxies."""
+    shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
+    passed_on = {name: os.environ[name] for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ}
+    for name in CERTIFICATES:
+        if name in os.environ:
+            shutil.copy(os.environ[name], root / "run" / name)
+            passed_on[name] = f"/run/{name}"
+    return passed_on
 
 
 def copy(root: Path, *names: str) -> None:

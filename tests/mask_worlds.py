@@ -14,7 +14,7 @@ from instapipe.structures import Instances, Mask
 
 def blob(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.bool_]:
     """A thresholded noise field: several parts, holes and specks, of any smoothness; now and then empty."""
-    width = 2 * int(rng.integers(0, 8)) + 1
+    width = 2 * int(rng.integers(1, 8)) + 1
     field = cv2.GaussianBlur(rng.random(size), (width, width), 0)
     return np.asarray(field > np.quantile(field, rng.uniform(0.3, 1.0)))
 

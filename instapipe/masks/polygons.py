@@ -25,8 +25,13 @@ from instapipe.structures import BoolMask, Mask
 KEPT_IOU = 0.98
 TOLERANCES = (1.0, 0.5)
 """How far a simplified outline may lie from the true one, in pixels: tried in order; then the exact one is kept."""
+SMALL = 100
+"""Parts of fewer pixels have few corners: their outlines stay exact."""
 MAX_OUTLINE = 1_000_000
 """Pixels along one polygon: filling costs memory in proportion."""
+MAX_PAIRS = 2**17
+"""Corners of two loops, multiplied, up to which they are joined where they are nearest: any bridge is right, this one
+looks best in an editor."""
 
 Points = NDArray[np.float64]
 
@@ -116,14 +121,14 @@ def joined(polygons: Sequence[Points]) -> Points:
 def _simplified(part: BoolMask) -> Points:
     outline, *holes = _loops(part)
     area = int(np.count_nonzero(part))
-    for tolerance in TOLERANCES:
+    for tolerance in TOLERANCES if area >= SMALL else ():
         loops = [cv2.approxPolyDP(loop.astype(np.float32), tolerance, True)[:, 0] for loop in (outline, *holes)]
         if len(loops[0]) < 3:
             continue
         path = joined([loops[0].astype(np.float64), *(loop.astype(np.float64) for loop in loops[1:] if len(loop) > 2)])
         filled = _fill([path], (part.shape[0], part.shape[1]))
         union = int(np.count_nonzero(filled | part))
-        if int(np.count_nonzero(filled & part)) >= KEPT_IOU * union and area:
+        if int(np.count_nonzero(filled & part)) >= KEPT_IOU * union:
             return path
     return joined([outline, *holes])
 
@@ -175,10 +180,9 @@ def _walk(ends: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int, 
 
 def _bridged(path: Points, loop: Points) -> Points:
     """`path` with `loop` hung on it: from the path's nearest point to the loop, around it, and back."""
-    distances = np.abs(path[:, None] - loop[None]).sum(axis=2) if len(path) * len(loop) <= 2**22 else None
-    if distances is None:  # any bridge is right; the nearest one only looks better
-        near, first = 0, 0
-    else:
+    near = first = 0
+    if len(path) * len(loop) <= MAX_PAIRS:
+        distances = np.abs(path[:, None] - loop[None]).sum(axis=2)
         near, first = (int(i) for i in divmod(int(distances.argmin()), len(loop)))
     around = np.concatenate((loop[first:], loop[: first + 1]))
     return np.concatenate((path[: near + 1], around, path[near:]))
