@@ -128,7 +128,7 @@ def _upright_rgb(image: Image.Image, data: bytes, name: str, notes: list[str]) -
     except Exception:
         # A damaged EXIF block is no reason to refuse the photo: it is shown as it lies.
         notes.append("EXIF could not be read; taken as upright")
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         alpha = np.array(image.getchannel("A"))
         image = image.convert("RGB")
