@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instapipe.imaging.decode import MAX_PIXELS, PHOTO_SUFFIXES, decode_photo, read_bytes, read_photo
 from instapipe.imaging.draw import filmstrip, overlay, thumbnail
-from instapipe.imaging.encode import encode_image, file_name, picture_suffixes, write_atomically
+from instapipe.imaging.encode import encode_image, file_name, picture_suffixes, sweep, write_atomically
 
 __all__ = [
     "MAX_PIXELS",
@@ -17,6 +17,7 @@ __all__ = [
     "picture_suffixes",
     "read_bytes",
     "read_photo",
+    "sweep",
     "thumbnail",
     "write_atomically",
 ]

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ _LOSSLESS = {".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
 _LOSSY = {".jpg", ".jpeg"}
 _WITH_ALPHA = {".png", ".webp", ".tif", ".tiff"}
 _MAX_NAME = 255
+_STALE = 86400.0
+"""Seconds after which a scratch file belongs to nobody any more."""
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -82,7 +86,7 @@ def file_name(stem: str, ending: str) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path`: after a crash there is the old file or the new one, never a part. Raises OutputError."""
-    scratch = path.parent / f".instapipe-{uuid.uuid4().hex}.tmp"
+    scratch = path.parent / f".instapipe-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(scratch, "xb") as file:
@@ -96,3 +100,30 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the scratch files that killed processes of this machine left below `folder`."""
+    for left in folder.rglob(".instapipe-*-*-*.tmp"):
+        host, process = left.name.split("-")[1:3]
+        with contextlib.suppress(OSError):
+            old = time.time() - left.stat().st_mtime > _STALE
+            if old or (host == _host() and process.isdecimal() and not _alive(int(process))):
+                left.unlink()
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        # Windows has no signal that only asks.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -39,7 +39,11 @@ class Ledger:
             self._read(line)
 
     def begin(self, run: Mapping[str, Any], pictures: Mapping[str, str]) -> None:
-        """Write down what is asked for, and the picture of every photo, before the first is made."""
+        """Write down what is asked for, and the picture of every photo, before the first is made.
+
+        What a killed run left half written is swept away.
+        """
+        imaging.sweep(self.path.parent)
         self.run = dict(run)
         lines: list[Mapping[str, Any]] = [{"run": self.run}]
         lines += [{"job": name, "picture": path} for name, path in pictures.items() if self.pictures.get(name) != path]
