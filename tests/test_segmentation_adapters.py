@@ -17,6 +17,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from instapipe.errors import WeightsError
 from instapipe.segmentation import load_segmenter, registry
 from instapipe.segmentation import torchvision as adapter
+from instapipe.segmentation.class_names import COCO_NAMES
 from instapipe.structures import Photo
 
 
@@ -86,7 +87,7 @@ def test_coco_classes_have_their_names() -> None:
     published = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
     assert list(classes) == [c for c in published.meta["categories"] if c not in ("N/A", "__background__")]
     assert published.url.endswith(adapter.FILES["v1"])
-    assert [adapter.COCO_NAMES.index(c) for c in ("horse", "sheep", "cow", "giraffe")] == [19, 20, 21, 25]
+    assert [COCO_NAMES.index(c) for c in ("horse", "sheep", "cow", "giraffe")] == [19, 20, 21, 25]
 
 
 def test_missing_coco_weights_name_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

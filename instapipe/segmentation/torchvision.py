@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from instapipe.errors import WeightsError
 from instapipe.networks.cards import digest
-from instapipe.segmentation.coco_names import COCO_NAMES
+from instapipe.segmentation.class_names import COCO_NAMES, names_beside, names_file
 from instapipe.structures import Instances, Photo
 
 if TYPE_CHECKING:
@@ -55,14 +55,8 @@ class Choice:
 
     def labels(self) -> tuple[str, ...]:
         """The name of every output of the classifier, "" where it is none: the background, and unused COCO ids."""
-        names = self.path.with_suffix(".classes.txt") if self.path else None
-        if names is None or not names.is_file():
-            return COCO_NAMES
-        try:
-            lines = names.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise WeightsError(f"cannot read the class names in {str(names)!r}: {error}") from error
-        return ("", *(line.strip() for line in lines if line.strip()))
+        names = names_beside(self.path) if self.path else None
+        return COCO_NAMES if names is None else ("", *names)
 
     def digest(self) -> str:
         """Of the weights; of COCO's only the published beginning, which :func:`load` checks."""
@@ -139,7 +133,7 @@ def load(argument: str | None, *, device: str) -> TorchvisionSegmenter:
         raise WeightsError(
             f"{str(path)!r} is no state dict of torchvision's Mask R-CNN {choice.variant} with {len(labels)} outputs "
             f"({' '.join(str(error).split())[:200]}); another number of classes needs their names in "
-            f"{str(path.with_suffix('.classes.txt'))!r}"
+            f"{str(names_file(path))!r}"
         ) from error
     return TorchvisionSegmenter(choice, model.eval().to(device), fingerprint)
 
