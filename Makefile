@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
-	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev,metrics,fast]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev,metrics,fast,train]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -70,7 +70,7 @@ test-oldest:
 	test -x $(OLDEST)/bin/python || $(OLDEST_PYTHON) -m venv $(OLDEST)
 	sed -e 's/^torch==.*/torch==2.6.0/' -e 's/^torchvision==.*/torchvision==0.21.0/' -e '/^sympy==/d' \
 		constraints.txt > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python $(INSTALL) -c $(OLDEST)/constraints.txt -e '.[dev,metrics,fast]'
+	$(OLDEST)/bin/python $(INSTALL) -c $(OLDEST)/constraints.txt -e '.[dev,metrics,fast,train]'
 	$(ONE_THREAD) $(OLDEST)/bin/python $(PYTEST)
 
 clean:

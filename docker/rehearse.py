@@ -105,10 +105,16 @@ def run(dockerfile: Path, root: Path, binds: list[str], words: list[str], *, wri
     mounts.append(f"mount -t proc proc {shlex.quote(str(root))}/proc")
     mounts.append(f"mount --rbind /dev {shlex.quote(str(root))}/dev")
     inside = f"cd {shlex.quote(folder)} && exec {shlex.join([*entry, *words])}"
-    mounts.append(f"exec chroot --userspec={user} {shlex.quote(str(root))} /bin/sh -c {shlex.quote(inside)}")
-    return subprocess.run(
-        ["unshare", "--mount", "--net", "/bin/sh", "-ec", "\n".join(mounts)], env=environment
-    ).returncode
+    started = [
+        "/usr/bin/env",
+        "-i",
+        *(f"{name}={value}" for name, value in environment.items()),
+        "/bin/sh",
+        "-c",
+        inside,
+    ]
+    mounts.append(f"exec chroot --userspec={user} {shlex.join([str(root), *started])}")
+    return subprocess.run(["unshare", "--mount", "--net", "/bin/sh", "-ec", "\n".join(mounts)], check=False).returncode
 
 
 def main() -> int:
@@ -119,13 +125,14 @@ def main() -> int:
     parser.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--bind", action="append", default=[], metavar="HOST:INSIDE")
     parser.add_argument("--writable", action="store_true", help="do not mount the root read-only")
-    parser.add_argument("words", nargs="*", help="after --: what the entry point gets")
-    given = parser.parse_args()
+    options = sys.argv[1:]
+    end = options.index("--") if "--" in options else len(options)
+    given = parser.parse_args(options[:end])
     root = given.root.resolve()
     if given.action == "build":
         build(given.dockerfile, root, dict(pair.split("=", 1) for pair in given.arg))
         return 0
-    return run(given.dockerfile, root, given.bind, given.words, writable=given.writable)
+    return run(given.dockerfile, root, given.bind, options[end + 1 :], writable=given.writable)
 
 
 if __name__ == "__main__":
