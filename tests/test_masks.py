@@ -165,7 +165,14 @@ def test_instagan_layout_starts_anywhere_and_has_gaps(tmp_path: Path) -> None:
     """A missing `_0.png` crashed the original."""
     seg = tmp_path / "sampleA_seg"
     seg.mkdir()
-    for name, at in [("x_10.png", 1), ("x_2.png", 5), ("x_1_0.png", 9), ("X_5.png", 9), ("notes.txt", 0)]:
+    for name, at in [
+        ("x_10.png", 1),
+        ("x_2.png", 5),
+        ("x_1_0.png", 9),
+        ("X_5.png", 9),
+        ("notes.txt", 0),
+        ("._x_7.png", 0),
+    ]:
         (seg / name).write_bytes(png.encode_mask(square(at=at).masks[0].dense()))
     found = masks.load(seg, Path("sampleA/x.jpg"), (20, 30))
     assert found is not None

@@ -11,7 +11,6 @@ a PNG or a text file     labelmap or one instance of png; yolo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +23,10 @@ from instapipe.masks.folder import SUFFIX, MasksFolder, MasksFolders
 from instapipe.masks.labelmap import LabelMaps
 from instapipe.masks.labelme import LabelmeFolder
 from instapipe.masks.png import NAME, PngFolder, numbered, read_one
-from instapipe.masks.records import MAX_COLLECTION_BYTES, MaskSource, Record, parse_json, read_bytes, stem_of
+from instapipe.masks.records import MAX_COLLECTION_BYTES, MaskSource, Record, files_in, parse_json, read_bytes, stem_of
 from instapipe.masks.yolo import YoloFolder
 
 KINDS = (".json", ".txt", ".png")
-NO_MASKS = re.compile(r"classes\.txt|(readme|notice|licen[cs]e)\b.*", re.IGNORECASE)
-"""Files that may lie in a folder of masks and are none."""
 
 
 def find(photo: Path) -> Path | None:
@@ -70,7 +67,8 @@ def _folder(path: Path, format: str | None) -> MaskSource:
     kind = _kind_of(path, path.stat().st_mtime_ns)
     if isinstance(kind, Path):
         state = kind.stat()
-        return _json_file(kind, state.st_mtime_ns, state.st_size)
+        source = _json_file(kind, state.st_mtime_ns, state.st_size)
+        return LabelmeFolder(path) if isinstance(source, OnePhoto) else source
     return FOLDERS[kind](path) if kind else PngsOrMaps(path)
 
 
@@ -79,10 +77,9 @@ def _kind_of(path: Path, changed: int) -> str | Path:
     """The format by what lies in the folder, once per state of it; '' for PNGs; the file where it is one JSON."""
     if path.name.endswith("_seg"):
         return "png"
-    children = list(path.iterdir())
-    if any(child.name.endswith(SUFFIX) and child.is_dir() for child in children):
+    if any(child.name.endswith(SUFFIX) and child.is_dir() for child in path.iterdir()):
         return "folder"
-    stems = {kind: {c.stem for c in children if _is_kind(c, kind)} for kind in KINDS}
+    stems = {kind: {file.stem for file in files_in(path, kind)} for kind in KINDS}
     # PNGs beside other files of the same names are the photos.
     stems[".png"] -= stems[".json"] | stems[".txt"]
     kinds = [kind for kind in KINDS if stems[kind]]
@@ -90,17 +87,13 @@ def _kind_of(path: Path, changed: int) -> str | Path:
         raise MaskError(f"masks {str(path)!r}: both {kinds[0]} and {kinds[1]} files; keep one kind in the folder")
     if not kinds:
         raise MaskError(f"masks {str(path)!r}: no .json, .txt or .png file in it")
-    files = [child for child in children if _is_kind(child, kinds[0])]
     if kinds == [".json"]:
+        files = files_in(path, ".json")
         return files[0] if len(files) == 1 else "labelme"
     return "yolo" if kinds == [".txt"] else ""
 
 
-def _is_kind(path: Path, kind: str) -> bool:
-    return path.suffix.lower() == kind and not NO_MASKS.fullmatch(path.name)
-
-
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _json_file(path: Path, changed: int, length: int) -> MaskSource:
     """Once per state of the file: a COCO file is asked for each of its photos in turn."""
     document = parse_json(read_bytes(path, MAX_COLLECTION_BYTES), f"masks {str(path)!r}")

@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from instapipe.imaging import encode_image
 from instapipe.masks.png import decode_pixels, encode_deep, png_size
-from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes, stem_of
+from instapipe.masks.records import (
+    Entry,
+    Record,
+    Size,
+    build,
+    check_count,
+    check_size,
+    digest_of,
+    files_in,
+    read_bytes,
+    stem_of,
+)
 from instapipe.structures import Instances, Mask
 
 VOID = 255
@@ -28,7 +39,7 @@ class LabelMaps:
         self.path = path
 
     def photos(self) -> Sequence[str]:
-        return sorted(path.stem for path in self.path.iterdir() if path.suffix.lower() == ".png")
+        return [path.stem for path in files_in(self.path, ".png")]
 
     def record(self, photo: Path) -> Record | None:
         path = self.path / f"{stem_of(photo)}.png"

@@ -28,6 +28,7 @@ from instapipe.masks.records import (
     check_count,
     check_size,
     digest_of,
+    files_in,
     integer,
     parse_json,
     read_bytes,
@@ -49,7 +50,7 @@ class LabelmeFolder:
         self.path = path
 
     def photos(self) -> Sequence[str]:
-        files = sorted(path for path in self.path.iterdir() if path.suffix.lower() == ".json")
+        files = files_in(self.path, ".json")
         return [photo_name(path, parse_json(read_bytes(path), f"masks {str(path)!r}")) for path in files]
 
     def record(self, photo: Path) -> Record | None:

@@ -22,7 +22,18 @@ from numpy.typing import NDArray
 
 from instapipe.errors import MaskError
 from instapipe.imaging import encode_image
-from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes, stem_of
+from instapipe.masks.records import (
+    Entry,
+    Record,
+    Size,
+    build,
+    check_count,
+    check_size,
+    digest_of,
+    files_in,
+    read_bytes,
+    stem_of,
+)
 from instapipe.structures import BoolMask, Instances, Mask
 
 NAME = re.compile(r"(?P<stem>.+)_(?P<number>\d{1,9})\.png", re.IGNORECASE | re.DOTALL)
@@ -71,7 +82,7 @@ def numbered(folder: Path) -> dict[str, dict[int, str]]:
 def _numbered(folder: Path, changed: int) -> dict[str, dict[int, str]]:
     """Once per state of the folder: asking for each of its photos in turn must not list it each time."""
     found: dict[str, dict[int, str]] = {}
-    for name in sorted(path.name for path in folder.iterdir()):
+    for name in (path.name for path in files_in(folder, ".png")):
         match = NAME.fullmatch(name)
         if match is None:
             continue

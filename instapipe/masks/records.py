@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ MAX_INSTANCES = 1_000
 """More than that in one photo is no set of instances."""
 MAX_PHOTO_BYTES = 64 * 2**20
 """What one photo's mask file may weigh: a labelme file carries its photo inside."""
-MAX_COLLECTION_BYTES = 2**30
-"""What a file about many photos may weigh: the largest COCO set is half of it."""
+MAX_COLLECTION_BYTES = 2**29
+"""What a file about many photos may weigh: the largest COCO set has 450 MB."""
+NO_MASKS = re.compile(r"\..*|classes\.txt|(readme|notice|licen[cs]e)\b.*", re.IGNORECASE)
+"""Files that may lie in a folder of masks and are none."""
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel = 2
 
@@ -73,6 +76,14 @@ class MaskSource(Protocol):
     def record(self, photo: Path) -> Record | None:
         """The masks of `photo` (only its name counts), or None where it is not listed. Raises MaskError."""
         ...
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The mask files of `folder` that end with `suffix`, by name. Raises MaskError if it cannot be listed."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() == suffix and not NO_MASKS.fullmatch(p.name))
+    except OSError as error:
+        raise MaskError(f"cannot read the folder of masks {str(folder)!r}: {error.strerror or error}") from error
 
 
 def digest_of(kind: str, parts: Iterable[bytes | str]) -> str:

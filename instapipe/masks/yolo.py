@@ -23,6 +23,7 @@ from instapipe.masks.records import (
     canonical,
     check_count,
     digest_of,
+    files_in,
     read_bytes,
     shorten,
     stem_of,
@@ -42,9 +43,7 @@ class YoloFolder:
         self.path = path
 
     def photos(self) -> Sequence[str]:
-        return sorted(
-            path.stem for path in self.path.iterdir() if path.suffix.lower() == ".txt" and path.name != CLASSES
-        )
+        return [path.stem for path in files_in(self.path, ".txt")]
 
     def record(self, photo: Path) -> Record | None:
         path = self.path / f"{stem_of(photo)}.txt"
