@@ -221,6 +221,13 @@ def test_paint_on_a_transparent_ground_is_a_mask(tmp_path: Path, paint: tuple[in
 # Listed or not, edited, labelled --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("format", [png, folder, labelmap, coco, yolo, labelme])
+def test_a_folder_with_masks_of_one_photo_does_not_list_another(tmp_path: Path, format) -> None:
+    write_all(tmp_path, format.write([masks.Entry("x.jpg", square())]))
+    assert len(masks.load(tmp_path, Path("x.jpg"), (20, 30)) or ()) == 1
+    assert masks.load(tmp_path, Path("y.jpg"), (20, 30)) is None
+
+
 @pytest.mark.parametrize("format", ["folder", "labelmap", "coco", "yolo", "labelme"])
 def test_listed_without_instances_is_empty_and_not_listed_is_none(tmp_path: Path, format: str) -> None:
     writers = {"folder": folder, "labelmap": labelmap, "coco": coco, "yolo": yolo, "labelme": labelme}
