@@ -94,10 +94,14 @@ def test_masks_and_scores_are_detectron2s_own(config: Path, weights: Path) -> No
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", str(weights)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.05
     theirs = DefaultPredictor(cfg)(np.ascontiguousarray(photo().pixels[:, :, ::-1]))["instances"]
-    masks = {tuple(np.flatnonzero(mask.ravel())) for mask in theirs.pred_masks.numpy()}
-    assert found.scores[0] == pytest.approx(theirs.scores.max().item(), abs=1e-6)
-    same = sum(tuple(np.flatnonzero(mask.dense().ravel())) in masks for mask in found.masks)
-    assert same >= 0.9 * len(found)  # theirs clips boxes to the photo before it pastes
+    theirs = theirs[theirs.scores.argsort(descending=True, stable=True)]
+    masks = theirs.pred_masks.numpy()
+    # They keep instances without a pixel.
+    some = [i for i, mask in enumerate(masks) if mask.any()]
+    np.testing.assert_allclose(found.scores, theirs.scores.numpy()[some], atol=1e-6)
+    for mine, i in zip(found.masks, some, strict=True):
+        # They clip a box to the photo before they paste.
+        assert np.count_nonzero(mine.dense() ^ masks[i]) <= 0.02 * max(mine.area, 50)
 
 
 @needs_detectron2
