@@ -62,8 +62,9 @@ def command(
         annotations, folder, settings, tuple(arms), shlex.join(["instapipe", *sys.argv[1:]]),
         reference=reference, judge=judge, inception=inception, limit=limit, seed=seed,
     )  # fmt: skip
+    console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task("starting")
 
         def say(what: str, done: int, total: int) -> None:

@@ -37,12 +37,24 @@ def peaks(centre: Map, threshold: float, reach: int, most: int) -> NDArray[np.in
     return found[order][:most]
 
 
+def same_ridge(centre: Map, one: NDArray[np.int64], other: NDArray[np.int64], valley: float) -> bool:
+    """Whether the heat between two peaks never falls under `valley` times the lower one.
+
+    A long animal can have a ridge of peaks; between the centres of two animals the heat falls to nothing.
+    """
+    steps = int(np.abs(one - other).max()) + 1
+    rows, columns = (np.rint(np.linspace(one[k], other[k], steps)).astype(int) for k in (0, 1))
+    lower = min(centre[one[0], one[1]], centre[other[0], other[1]])
+    return bool(centre[rows, columns].min() >= valley * lower)
+
+
 def group(
     semantic: Map,
     centre: Map,
     offset: Map,
     *,
-    threshold: float = 0.15,
+    threshold: float = 0.2,
+    valley: float = 0.35,
     reach: int = 6,
     most: int = 40,
     smallest: int = 12,
@@ -57,6 +69,10 @@ def group(
     centres = peaks(centre, threshold, reach, most)
     if not len(centres) or not foreground.any():
         return []
+    # Each peak belongs to the highest one that it shares a ridge with, and to that one's own.
+    leader = np.arange(len(centres))
+    for i in range(len(centres)):
+        leader[i] = leader[next((k for k in range(i) if same_ridge(centre, centres[k], centres[i], valley)), i)]
     rows, columns = np.nonzero(foreground)
     aim_y = rows + offset[0][foreground]
     aim_x = columns + offset[1][foreground]
@@ -64,7 +80,7 @@ def group(
     owner = distances.argmin(axis=1)
     found = []
     for number, (y, x) in enumerate(centres):
-        mine = owner == number
+        mine = np.isin(owner, np.flatnonzero(leader == number))
         if int(mine.sum()) < smallest:
             continue
         mask = np.zeros(foreground.shape, dtype=np.bool_)
