@@ -43,10 +43,9 @@ def test_levels_have_the_announced_channels_and_strides() -> None:
 
 
 @needs_weights
-@pytest.mark.parametrize(("photo", "expected"), [("sheep.jpg", "ram, tup"), ("horse.jpg", "sorrel")])
-def test_the_whole_classifier_names_real_photos(photo: str, expected: str) -> None:
+def test_the_whole_classifier_names_a_real_photo() -> None:
     """Wrong places or a wrong normalisation would not name a sheep."""
-    path = DEMO / photo
+    path = DEMO / "sheep.jpg"
     if not path.exists():
         pytest.skip(f"{path} is not in this checkout")
     from timm.data import ImageNetInfo
@@ -60,7 +59,7 @@ def test_the_whole_classifier_names_real_photos(photo: str, expected: str) -> No
     crop = torch.from_numpy(np.ascontiguousarray(image[top : top + 224, left : left + 224])).permute(2, 0, 1)[None]
     with torch.no_grad():
         best = int(classifier.eval()(crop / 127.5 - 1).argmax())
-    assert ImageNetInfo().index_to_description(best) == expected
+    assert ImageNetInfo().index_to_description(best) == "ram, tup"
 
 
 @needs_weights
