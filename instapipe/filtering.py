@@ -60,11 +60,6 @@ class Selection:
     numbers: tuple[int, ...]
     dropped: tuple[Dropped, ...]
 
-    def apply(self, instances: Instances) -> Instances:
-        """The chosen ones of the `instances` that the selection was made from."""
-        place = {number: index for index, number in enumerate(instances.numbers)}
-        return instances.select(place[number] for number in self.numbers)
-
 
 def area_in_pixels(text: str, size: tuple[int, int]) -> float:
     """ "400" -> 400 pixels; "0.5%" -> that share of a photo of `size` (H, W). Raises ConfigError."""

@@ -134,6 +134,6 @@ def test_every_instance_is_either_translated_or_has_a_reason(
     assert left.isdisjoint(selection.numbers)
     assert left | set(selection.numbers) == set(found.numbers)
     assert len(selection.numbers) <= cap
-    picked = selection.apply(found)
+    picked = found.select(selection.numbers)
     assert set(picked.labels) <= {"sheep"}
     assert all(value >= score for value in picked.scores)

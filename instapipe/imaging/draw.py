@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from instapipe.structures import Instances, Pixels
 
 # Colours that stay apart for most eyes (Okabe and Ito, 2008), RGB.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-_FRAME_SIDE = 320
 _CAPTION = 24
 _COLUMNS = 6
+
+Outline = tuple[int, list[NDArray[np.int32]]]
+"""An instance's number and its closed lines, int32 (n, 1, 2), x and y in pixels of a thumbnail."""
 
 
 def overlay(pixels: Pixels, instances: Instances) -> Pixels:
@@ -42,25 +45,41 @@ def overlay(pixels: Pixels, instances: Instances) -> Pixels:
     return out
 
 
-def thumbnail(pixels: Pixels, instances: Instances, caption: str) -> Pixels:
-    """One frame of a filmstrip, uint8 (h, w, 3): `pixels` made small, its instances outlined, a caption below."""
+def outlines(instances: Instances, side: int) -> list[Outline]:
+    """The outlines of `instances` at the scale of a :func:`thumbnail` of `side`: small, whatever the photo's size."""
+    factor = _factor(instances.size, side)
+    found: list[Outline] = []
+    for mask, number in zip(instances.masks, instances.numbers, strict=True):
+        shape = mask.crop.astype(np.uint8)
+        contours, _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=mask.box[:2])
+        # A noisy mask has thousands of contours; those of less than a pixel would not be seen.
+        scaled = [np.round(contour * factor).astype(np.int32) for contour in contours]
+        found.append((number, [line for line in scaled if np.ptp(line[:, 0, :], axis=0).max() > 0]))
+    return found
+
+
+def thumbnail(pixels: Pixels, drawn: Sequence[Outline], caption: str, side: int) -> Pixels:
+    """One frame of a filmstrip, uint8 (side + a line, side, 3): `pixels` made small, outlines, a caption below."""
     height, width = pixels.shape[:2]
-    factor = min(1.0, _FRAME_SIDE / max(height, width))
+    factor = _factor((height, width), side)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = np.ascontiguousarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
-    for mask, number in zip(instances.masks, instances.numbers, strict=True):
-        contours, _ = cv2.findContours(
-            mask.crop.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=mask.box[:2]
-        )
-        scaled = [np.round(contour * factor).astype(np.int32) for contour in contours]
-        cv2.polylines(small, scaled, True, COLOURS[number % len(COLOURS)], 1, cv2.LINE_AA)
-    frame = np.full((_FRAME_SIDE + _CAPTION, _FRAME_SIDE, 3), 24, np.uint8)
-    top, left = (_FRAME_SIDE - size[1]) // 2, (_FRAME_SIDE - size[0]) // 2
+    for number, lines in drawn:
+        cv2.polylines(small, lines, True, COLOURS[number % len(COLOURS)], 1, cv2.LINE_AA)
+    frame = np.full((side + _CAPTION, side, 3), 24, np.uint8)
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
     frame[top : top + size[1], left : left + size[0]] = small
-    cv2.putText(
-        frame, _ascii(caption), (6, _FRAME_SIDE + 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA
-    )
+    cv2.putText(frame, _ascii(caption), (6, side + 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
     return frame
+
+
+def frame_side(frames: int) -> int:
+    """How large the frames of a filmstrip of so many are: a long one must not grow without bound."""
+    return 320 if frames <= 12 else 160
+
+
+def _factor(size: tuple[int, int], side: int) -> float:
+    return min(1.0, side / max(size))
 
 
 def filmstrip(frames: Sequence[Pixels]) -> Pixels:

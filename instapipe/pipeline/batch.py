@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from instapipe import imaging
 from instapipe.errors import InstapipeError, OutputError, UsageError
+from instapipe.pipeline import verify
 from instapipe.pipeline.jobs import Job
 from instapipe.pipeline.keys import key_of
 from instapipe.pipeline.ledger import Ledger
@@ -64,7 +65,7 @@ def translate_one(job: Job, runner: Runner, stopped: threading.Event) -> Done:
         hits=outcome.hits,
         run=outcome.run,
         dropped=tuple((record["number"], record["dropped"]) for record in instances if record["dropped"]),
-        notes=tuple(outcome.result["photo"]["notes"]),
+        notes=(*outcome.result["photo"]["notes"], *verify.notes(outcome.result)),
     )
 
 

@@ -34,44 +34,45 @@ def npz_arrays(data: bytes) -> dict[str, NDArray[Any]]:
         return {name: archive[name] for name in archive.files}
 
 
-def masks_bytes(masks: Sequence[Mask]) -> bytes:
-    """Masks as an NPZ: `box_<i>` int32 (4,) and `bits_<i>`, the crop packed eight pixels a byte."""
-    arrays: dict[str, NDArray[Any]] = {}
+def masks_bytes(size: tuple[int, int], masks: Sequence[Mask]) -> bytes:
+    """Masks of a photo of `size` as an NPZ: `size`, and each `box_<i>` and `bits_<i>`, packed 8 pixels a byte."""
+    arrays: dict[str, NDArray[Any]] = {"size": np.asarray(size, np.int32)}
     for index, mask in enumerate(masks):
         arrays[f"box_{index}"] = np.asarray(mask.box, np.int32)
         arrays[f"bits_{index}"] = np.packbits(mask.crop)
     return npz_bytes(arrays)
 
 
-def read_masks(data: bytes, size: tuple[int, int]) -> tuple[Mask, ...]:
-    """Masks of a photo of `size` (H, W) from :func:`masks_bytes`."""
-    arrays = npz_arrays(data)
+def read_masks(data: bytes, only: Sequence[int] | None = None) -> tuple[Mask, ...]:
+    """Masks from :func:`masks_bytes`: all, or those at the indices `only`, without unpacking the others."""
     masks = []
-    for index in range(len(arrays) // 2):
-        x0, y0, x1, y1 = (int(edge) for edge in arrays[f"box_{index}"])
-        height, width = y1 - y0, x1 - x0
-        bits = np.unpackbits(arrays[f"bits_{index}"], count=height * width)
-        masks.append(Mask(size, (x0, y0, x1, y1), bits.reshape(height, width).astype(np.bool_)))
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        size = (int(archive["size"][0]), int(archive["size"][1]))
+        for index in range((len(archive.files) - 1) // 2) if only is None else only:
+            x0, y0, x1, y1 = (int(edge) for edge in archive[f"box_{index}"])
+            bits = np.unpackbits(archive[f"bits_{index}"], count=(y1 - y0) * (x1 - x0))
+            masks.append(Mask(size, (x0, y0, x1, y1), bits.reshape(y1 - y0, x1 - x0).astype(np.bool_)))
     return tuple(masks)
 
 
 def instances_files(instances: Instances) -> dict[str, bytes]:
     """The files of a segmentation: `instances.json` (all but the pixels, with digests) and `masks.npz`."""
     facts = {"size": list(instances.size), "instances": instance_records(instances)}
-    return {"instances.json": json_bytes(facts), "masks.npz": masks_bytes(instances.masks)}
+    return {"instances.json": json_bytes(facts), "masks.npz": masks_bytes(instances.size, instances.masks)}
 
 
-def read_instances(files: Mapping[str, bytes]) -> Instances:
-    """Instances from :func:`instances_files`."""
+def read_instances(files: Mapping[str, bytes], numbers: Sequence[int] | None = None) -> Instances:
+    """Instances from :func:`instances_files`: all, or those of these numbers, in that order."""
     facts = json.loads(files["instances.json"])
-    size = (int(facts["size"][0]), int(facts["size"][1]))
     records = facts["instances"]
+    place = {record["number"]: index for index, record in enumerate(records)}
+    indices = list(range(len(records))) if numbers is None else [place[number] for number in numbers]
     return Instances(
-        size,
-        read_masks(files["masks.npz"], size),
-        tuple(record["label"] for record in records),
-        tuple(record["score"] for record in records),
-        tuple(record["number"] for record in records),
+        (int(facts["size"][0]), int(facts["size"][1])),
+        read_masks(files["masks.npz"], indices),
+        tuple(records[i]["label"] for i in indices),
+        tuple(records[i]["score"] for i in indices),
+        tuple(records[i]["number"] for i in indices),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from instapipe import imaging
+from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step
 from instapipe.pipeline.store import Store
 from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction, StepRecord, Surface
@@ -38,7 +39,7 @@ def surface_for(photo: Photo, layout: Layout, blend: Blend) -> Surface:
 
 def roll_out(
     photo: Photo,
-    chosen: Instances,
+    pick: Callable[[Sequence[int]], Instances],
     steps: Sequence[Step],
     layout: Layout,
     blend: Blend,
@@ -47,15 +48,19 @@ def roll_out(
     step_function: StepFunction,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Rollout:
-    """Translate the `chosen` instances (in their order) by `steps`. Only one step's buffers are alive at a time.
+    """Translate by `steps`; `pick` gives the instances of these numbers.
 
+    One step's masks and buffers are alive at a time, so that memory does not grow with the number of instances.
     Raises Stopped between two steps once `stopped` says so: what was computed stays in the cache.
     """
     surface = surface_for(photo, layout, blend)
     changed = np.zeros(photo.size, dtype=np.bool_)
-    rollout = Rollout(Translation(photo.pixels, _instances(photo, chosen, [], target), (), Mask.from_dense(changed)))
-    rollout.frames.append(imaging.thumbnail(photo.pixels, chosen, "photo"))
-    new: list[Mask] = []
+    side = imaging.frame_side(len(steps) + 1)
+    before = [outline for step in steps for outline in imaging.outlines(pick(step.numbers), side)]
+    rollout = Rollout(Translation(photo.pixels, Instances(photo.size), (), Mask.from_dense(changed)))
+    rollout.frames.append(imaging.thumbnail(photo.pixels, before, "photo", side))
+    after: list[imaging.Outline] = []
+    packed: list[bytes] = []
     for step in steps:
         if stopped():
             raise Stopped
@@ -64,24 +69,24 @@ def roll_out(
         if entry is not None:
             record = StepRecord.read(entry.files)
         else:
-            masks = chosen.masks[len(new) : len(new) + len(step.numbers)]
-            record = surface.run(step.window, masks, step_function)
+            record = surface.run(step.window, pick(step.numbers).masks, step_function)
             store.put("translate", step.inputs, record.files())
         surface.apply(record)
-        new.extend(record.masks)
         x0, y0, x1, y1 = record.changed.box
         changed[y0:y1, x0:x1] |= record.changed.crop
         rollout.regions.append(record.changed.box)
+        new = _translated(pick(step.numbers), record.masks, target)
+        packed.append(masks_bytes(photo.size, record.masks))
+        after += imaging.outlines(new, side)
         # Named by number, as files and overlays name them.
         caption = f"step {len(rollout.hits)}: {', '.join(str(number) for number in step.numbers)}"
-        rollout.frames.append(imaging.thumbnail(surface.picture(), _instances(photo, chosen, new, target), caption))
-    rollout.translation = Translation(
-        surface.picture(), _instances(photo, chosen, new, target), tuple(rollout.regions), Mask.from_dense(changed)
-    )
+        rollout.frames.append(imaging.thumbnail(surface.picture(), after, caption, side))
+    chosen = pick([number for step in steps for number in step.numbers])
+    translated = _translated(chosen, [mask for data in packed for mask in read_masks(data)], target)
+    rollout.translation = Translation(surface.picture(), translated, tuple(rollout.regions), Mask.from_dense(changed))
     return rollout
 
 
-def _instances(photo: Photo, chosen: Instances, masks: Sequence[Mask], target: str) -> Instances:
-    """The translated masks so far, with the numbers of their sources."""
-    n = len(masks)
-    return Instances(photo.size, tuple(masks), (target,) * n, chosen.scores[:n], chosen.numbers[:n])
+def _translated(chosen: Instances, masks: Sequence[Mask], target: str) -> Instances:
+    """The masks that the `chosen` became, with their numbers and scores."""
+    return Instances(chosen.size, tuple(masks), (target,) * len(chosen), chosen.scores, chosen.numbers)

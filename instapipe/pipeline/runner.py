@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from instapipe.pipeline.resolve import Found, Weights, find_segmenter, resolve_e
 from instapipe.pipeline.rollout import Rollout, roll_out
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Entry, Store
+from instapipe.structures import Instances
 from instapipe.translation.native import Blend
 
 VERSIONS = {
@@ -205,10 +206,12 @@ class Runner:
         ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             return self._models.step(self.weights, self.engine, pixels, step_masks)
 
-        chosen = prepared.selection.apply(read_instances(prepared.segmented.files))
+        def pick(numbers: Sequence[int]) -> Instances:
+            return read_instances(prepared.segmented.files, numbers)
+
         blend = Blend(self.weights.card.compositing, self.settings.background, self.settings.seam)
         return roll_out(
-            photo.photo, chosen, prepared.steps, prepared.layout, blend, self.settings.target, self.store, step, stopped
+            photo.photo, pick, prepared.steps, prepared.layout, blend, self.settings.target, self.store, step, stopped
         )
 
     def _result(self, photo: stages.PhotoInput, prepared: Prepared, entry: Entry, status: Status) -> dict[str, Any]:

@@ -6,7 +6,6 @@ back from the cache is applied like one just made, so a resumed run cannot diffe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,15 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from instapipe.pipeline.formats import (
-    json_bytes,
-    masks_bytes,
-    npz_arrays,
-    npz_bytes,
-    pixels_bytes,
-    read_masks,
-    read_pixels,
-)
+from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
 from instapipe.structures import Mask, Pixels
 from instapipe.translation.native import Blend, blend, distance
 from instapipe.translation.windows import (
@@ -59,21 +50,18 @@ class StepRecord:
     state: State | None = None
 
     def files(self) -> dict[str, bytes]:
-        """As files of a cache entry."""
-        files = {"masks.npz": masks_bytes([self.changed, *self.masks])}
+        """As files of a cache entry: `masks.npz` (first where pixels changed, then the masks) and the pixels."""
+        files = {"masks.npz": masks_bytes(self.changed.size, [self.changed, *self.masks])}
         if self.state is not None:
             files["state.npz"] = npz_bytes({"state": self.state})
         elif self.patch is not None:
             files["patch.png"] = pixels_bytes(self.patch)
-        x0, y0, x1, y1 = self.changed.box
-        files["step.json"] = json_bytes({"changed_box": [x0, y0, x1, y1], "size": list(self.changed.size)})
         return files
 
     @classmethod
     def read(cls, files: Mapping[str, bytes]) -> StepRecord:
         """From :meth:`files`."""
-        facts = json.loads(files["step.json"])
-        changed, *masks = read_masks(files["masks.npz"], (facts["size"][0], facts["size"][1]))
+        changed, *masks = read_masks(files["masks.npz"])
         if "state.npz" in files:
             return cls(tuple(masks), changed, None, npz_arrays(files["state.npz"])["state"])
         x0, y0, x1, y1 = changed.box
