@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from instapipe.config import build, read_yaml
+from instapipe.errors import UsageError
+from instapipe.pipeline.runner import Runner
 from instapipe.pipeline.settings import TranslateSettings, parse_numbers, parse_size
 from instapipe.pipeline.store import DEFAULT_CAP, Store, default_root
+from instapipe.pipeline.verify import ON_FAILURE, VerifyingRunner
 from instapipe.resources import configs_root
+from instapipe.verdict.card import DEFAULT
 
 Source = Annotated[str | None, typer.Option("--source", help="Class that is translated.", metavar="CLASS")]
 Target = Annotated[str | None, typer.Option("--target", help="Class that it becomes.", metavar="CLASS")]
@@ -59,6 +65,15 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Of --order random.", m
 Keep = Annotated[str | None, typer.Option("--keep", help="Only these instances, by number.", metavar="1,3")]
 Drop = Annotated[str | None, typer.Option("--drop", help="Not these instances, by number.", metavar="2")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Where results are kept.", metavar="DIR")]
+Verify = Annotated[
+    str | None,
+    typer.Option(
+        "--verify",
+        help="Look at the result: flag what failed, retry in other orders, or roll it back.",
+        metavar="flag|retry|roll-back",
+    ),
+]
+JudgeName = Annotated[str | None, typer.Option("--judge", help="Who looks, with --verify.", metavar="NAME")]
 Config = Annotated[
     str | None, typer.Option("--config", help="Settings as YAML, or a bundled name; options win.", metavar="FILE")
 ]
@@ -85,3 +100,14 @@ def settings_from(
 def open_store(cache: Path | None, cap: int = DEFAULT_CAP) -> Store:
     """The cache in the folder that was asked for. Raises CacheError."""
     return Store(cache.expanduser() if cache is not None else default_root(), cap=cap)
+
+
+def runner_maker(verify: str | None, judge: str | None) -> Callable[..., Runner]:
+    """What makes the runner: with `verify`, one that looks at what it made. Raises UsageError."""
+    if verify is None:
+        if judge is not None:
+            raise UsageError("--judge is for --verify: add --verify flag")
+        return Runner
+    if verify not in ON_FAILURE:
+        raise UsageError(f"--verify must be one of {', '.join(ON_FAILURE)}, got {verify!r}")
+    return partial(VerifyingRunner, on_failure=verify, judge_name=judge or DEFAULT)

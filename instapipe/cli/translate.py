@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +54,8 @@ def command(
     workers: Annotated[
         int, typer.Option("--workers", min=1, max=64, help="Photos in flight.", metavar="N")
     ] = DEFAULT_WORKERS,
+    verify: ask.Verify = None,
+    judge: ask.JudgeName = None,
     config: ask.Config = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a photo on stdout, nothing else there.")
@@ -73,19 +76,20 @@ def command(
         instances_per_step=instances_per_step, max_instances=max_instances, score=score, min_area=min_area, order=order,
         seed=seed,
     )  # fmt: skip
+    make = ask.runner_maker(verify, judge)
     store = ask.open_store(cache)
     folder = Path(output).expanduser().absolute() if output is not None else None
     inputs = find_inputs(photos, skip=folder)
     with Models(settings.device) as models:
         if inputs.single:
             job = single_job(inputs.photos[0], output, settings.target)
-            runner = Runner(settings, store, models, mask_source=masks)
+            runner = make(settings, store, models, mask_source=masks)
             done = translate_one(job, runner, threading.Event())
             _say(done, as_json)
             code = exit_code([done.status])
         else:
             folder = folder or default_folder(inputs, settings.target)
-            code = _many(inputs, folder, settings, store, models, masks, workers, as_json)
+            code = _many(inputs, folder, settings, store, models, masks, workers, as_json, make)
     if store.trouble:
         typer.echo(f"warning: {store.trouble}", err=True)
     raise typer.Exit(code)
@@ -100,6 +104,7 @@ def _many(
     masks: Path | None,
     workers: int,
     as_json: bool,
+    make: Callable[..., Runner],
 ) -> int:
     """A folder run; returns the exit code."""
     ledger = Ledger(folder)
@@ -107,7 +112,7 @@ def _many(
     earlier = ledger.run
     # A run that goes on takes the engine that it began with: half of the photos must not be another engine's.
     engine = earlier.get("engine") if earlier.get("asked") == asked else None
-    runner = Runner(settings, store, models, mask_source=masks, engine=engine)
+    runner = make(settings, store, models, mask_source=masks, engine=engine)
     jobs = folder_jobs(inputs, folder, settings.target, ledger.pictures)
     need = check_disk([job for job in jobs if not job.picture.exists()], folder)
     typer.echo(f"{len(jobs)} photos into {folder} (about {need / 1e6:.0f} MB to write)", err=True)

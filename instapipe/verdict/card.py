@@ -43,6 +43,11 @@ class JudgeCard(Strict):
     limits: str = ""
     licence: str = ""
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that changes what the judge says."""
+        kept = ("name", "sha256", "side", "crop_side", "threshold")
+        return {"kind": "judge", "classes": list(self.classes), **{name: getattr(self, name) for name in kept}}
+
 
 def find_judge(name: str = DEFAULT) -> tuple[JudgeCard, Path]:
     """The card and folder of a bundled judge, or of a folder that holds a judge's card; raises WeightsError."""

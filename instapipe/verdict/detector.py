@@ -57,8 +57,7 @@ class Judge:
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that changes what the judge says."""
-        kept = ("name", "classes", "sha256", "side", "crop_side", "threshold")
-        return {"kind": "judge", **{name: getattr(self.card, name) for name in kept}}
+        return self.card.fingerprint()
 
     def segment(self, photo: Photo) -> Instances:
         """Every detection with a score of at least 0.05, whatever the card's threshold."""
