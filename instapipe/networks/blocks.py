@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,21 @@ class UpsampleConv(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
+class _Sigma(torch.autograd.Function):
+    """u^T W v. Its gradient, u v^T, is taken with the newest vectors at the time of backward, as in the original: where
+    a layer ran several times before one backward (real, then fake; one mask after the other), all of them share the
+    best estimate."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, layer: SpectralConv2d) -> Tensor:
+        ctx.layer = layer
+        return torch.dot(layer.spectral_u, matrix @ layer.spectral_v)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * torch.outer(ctx.layer.spectral_u, ctx.layer.spectral_v), None
+
+
 class SpectralConv2d(nn.Conv2d):
     """Convolution whose weight is divided by its largest singular value (Miyato et al., ICLR 2018).
 
@@ -62,19 +78,33 @@ class SpectralConv2d(nn.Conv2d):
         self.register_buffer("spectral_u", F.normalize(torch.randn(rows), dim=0))
         self.register_buffer("spectral_v", F.normalize(torch.randn(columns), dim=0))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W')."""
-        with torch.autocast(x.device.type, enabled=False):  # sigma is a sum over thousands of terms: float32
-            matrix = self.weight.flatten(1)
+    def sigmas(self, count: int) -> Tensor:
+        """(count,): the singular value as `count` forwards in a row would see it, each after its power iteration."""
+        matrix = self.weight.flatten(1)
+        out = []
+        for _ in range(count if self.update_vectors else 1):
             if self.update_vectors:
                 with torch.no_grad():
-                    v = F.normalize(matrix.t() @ self.spectral_u, dim=0, eps=1e-12)
-                    u = F.normalize(matrix @ v, dim=0, eps=1e-12)
-                    self.spectral_v.copy_(v)
-                    self.spectral_u.copy_(u)
-            u, v = self.spectral_u.clone(), self.spectral_v.clone()  # backward must see those of this forward
-            weight = self.weight / torch.dot(u, matrix @ v)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+                    self.spectral_v.copy_(F.normalize(matrix.t() @ self.spectral_u, dim=0, eps=1e-12))
+                    self.spectral_u.copy_(F.normalize(matrix @ self.spectral_v, dim=0, eps=1e-12))
+            out.append(cast(Tensor, _Sigma.apply(matrix, self)))
+        return torch.stack(out) if len(out) == count else out[0].expand(count)
+
+    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W').
+
+        places: int64 (B,), which of several forwards in a row each item belongs to: the original runs its mask
+        features one mask after the other. A convolution is linear in its weight, so one batch does for all of them.
+        """
+        with torch.autocast(x.device.type, enabled=False):  # sigma is a sum over thousands of terms: float32
+            sigma = self.sigmas(1 if places is None else int(places.max()) + 1)
+            if places is None:
+                weight = self.weight / sigma
+        if places is None:
+            return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        y = F.conv2d(x, self.weight, None, self.stride, self.padding)
+        y = y / sigma[places][:, None, None, None].to(y.dtype)
+        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 
 
 @contextmanager

@@ -8,18 +8,26 @@ from torch import Tensor, nn
 from instapipe.networks.blocks import SpectralConv2d, scatter_valid
 
 
-def _extractor(inputs: int, width: int) -> nn.Sequential:
+class Extractor(nn.Sequential):
     """Three 4x4 stride-2 convolutions: width, 2 width, 4 width channels at 1/8 resolution."""
-    return nn.Sequential(
-        SpectralConv2d(inputs, width, 4, 2, 1),
-        nn.LeakyReLU(0.2, inplace=True),
-        SpectralConv2d(width, 2 * width, 4, 2, 1),
-        nn.InstanceNorm2d(2 * width),
-        nn.LeakyReLU(0.2, inplace=True),
-        SpectralConv2d(2 * width, 4 * width, 4, 2, 1),
-        nn.InstanceNorm2d(4 * width),
-        nn.LeakyReLU(0.2, inplace=True),
-    )
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__(
+            SpectralConv2d(inputs, width, 4, 2, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            SpectralConv2d(width, 2 * width, 4, 2, 1),
+            nn.InstanceNorm2d(2 * width),
+            nn.LeakyReLU(0.2, inplace=True),
+            SpectralConv2d(2 * width, 4 * width, 4, 2, 1),
+            nn.InstanceNorm2d(4 * width),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
+
+    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, 4 width, H/8, W/8); `places` as in :class:`SpectralConv2d`."""
+        for layer in self:
+            x = layer(x, places) if isinstance(layer, SpectralConv2d) else layer(x)
+        return x
 
 
 class SetDiscriminator(nn.Module):
@@ -27,8 +35,8 @@ class SetDiscriminator(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.features_image = _extractor(3, width)
-        self.features_mask = _extractor(1, width)
+        self.features_image = Extractor(3, width)
+        self.features_mask = Extractor(1, width)
         self.classifier = nn.Sequential(
             SpectralConv2d(8 * width, 16 * width, 4, 1, 1),
             nn.InstanceNorm2d(16 * width),
@@ -40,7 +48,8 @@ class SetDiscriminator(nn.Module):
         """image (B, 3, H, W), masks (B, N, H, W), valid bool (B, N) -> scores (B, 1, H/8 - 2, W/8 - 2)."""
         image_features = self.features_image(image)
         if bool(valid.any()):
-            mask_features = self.features_mask(masks[valid].unsqueeze(1))
+            places = (valid.cumsum(dim=1) - 1)[valid]  # the original runs one mask after the other
+            mask_features = self.features_mask(masks[valid].unsqueeze(1), places)
             total = scatter_valid(mask_features, valid).sum(dim=1)
         else:
             total = torch.zeros_like(image_features)
