@@ -46,7 +46,7 @@ def detect(model: MaskRCNN, pixels: Pixels, labels: Sequence[str]) -> Instances:
     device = next(model.parameters()).device
     height, width = pixels.shape[:2]
     small = resize_for(model, pixels)
-    image = torch.from_numpy(small).to(device).permute(2, 0, 1).float() / 255
+    image = torch.tensor(small, device=device).permute(2, 0, 1).float() / 255
     images = model.transform.batch_images([model.transform.normalize(image)], model.transform.size_divisible)
     sizes = [(small.shape[0], small.shape[1])]
     features = model.backbone(images)
