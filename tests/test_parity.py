@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from instapipe.config import CompositingConfig
 from instapipe.data.samples import Batch
 from instapipe.networks.discriminator import SetDiscriminator
-from instapipe.networks.generator import SetGenerator
 from instapipe.networks.official import discriminator_from_official, generator_from_official, read_state_dict
 from instapipe.networks.weights import import_official, load_generator
 from instapipe.training.config import DataSettings, LossWeights, TrainConfig
@@ -70,7 +69,9 @@ def test_every_step_of_the_rollout(name: str, direction: Any, tmp_path: Path) ->
     for number, chosen in enumerate(steps):
         part = slice(chosen.start, chosen.stop)
         with torch.no_grad():
-            result = translate_step(generator, image, masks[None, part], valid[None, part], CompositingConfig(mode="whole"))
+            result = translate_step(
+                generator, image, masks[None, part], valid[None, part], CompositingConfig(mode="whole")
+            )
         image = result.image
         for ours, key in ((image[0], "image"), (result.masks[0], "masks")):
             difference = np.abs(ours.numpy() - expected[f"{direction}/step{number}/{key}"]).max()
@@ -208,13 +209,20 @@ def batch_of(inputs: Any, domain: str, max_instances: int) -> Batch:
 
 def check_weights(before: dict[str, Tensor], after: dict[str, Tensor], expected: dict[str, Any]) -> None:
     checked = 0
-    for network, ours in (("G_A", "source_to_target"), ("G_B", "target_to_source"), ("D_A", "critic_target.patches"), ("D_B", "critic_source.patches")):
+    for network, ours in (
+        ("G_A", "source_to_target"),
+        ("G_B", "target_to_source"),
+        ("D_A", "critic_target.patches"),
+        ("D_B", "critic_source.patches"),
+    ):
         keys = [key for key in expected["weight_norms_at_end"] if key.startswith(f"{network}/")]
         originals = {key.split("/", 1)[1]: torch.zeros(1) for key in keys}
         convert = _generator_name if network.startswith("G") else _discriminator_name
         for original in originals:
             name = f"{ours}.{convert(original)}"
-            norm, change = (expected[part].get(f"{network}/{original}") for part in ("weight_norms_at_end", "weight_change_norms"))
+            norm, change = (
+                expected[part].get(f"{network}/{original}") for part in ("weight_norms_at_end", "weight_change_norms")
+            )
             if change is None or _bias_before_norm(name):
                 continue
             checked += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,17 +44,17 @@ def command(
     console = Console()
     settings = read_yaml(find_config(config), TrainConfig, overrides(steps, seed, set_ or []))
     with console.status("cutting samples"):
-        domains = [
+        first, second = (
             read_domain(path, label, cutting(settings), held_out=settings.held_out, seed=settings.seed)
             for path, label in ((source_data, source), (target_data, target))
-        ]
-    for domain in domains:
+        )
+    for domain in (first, second):
         dropped = ", ".join(f"{count} {reason}" for reason, count in domain.dropped.items())
         console.print(
             f"{domain.label}: {len(domain.learning)} samples to learn from, {len(domain.held_out)} held out"
             + (f"; left out: {dropped}" if dropped else "")
         )
-    run = loop.start(settings, *domains, output, device=resolve_device(device), resume=resume)
+    run = loop.start(settings, first, second, output, device=resolve_device(device), resume=resume)
     console.print(f"{loop.hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
     if run.resumed:
         console.print(f"resumed at step {run.step}")
@@ -66,20 +68,45 @@ def show(run: Run, console: Any) -> None:
 
     from instapipe.training import loop
 
-    columns = (BarColumn(None), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        BarColumn(None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     begun_at, begun_seconds = run.step, run.seconds
-    try:
-        with Bar(*columns, console=console) as bar:
-            task = bar.add_task("steps", total=run.config.steps, completed=run.step, rate="")
-            for progress in loop.train(run):
-                rate = (progress.step - begun_at) * run.config.batch_size / max(1e-9, progress.seconds - begun_seconds)
-                bar.update(task, completed=progress.step, rate=f"{rate:.2f} samples/s")
-                for event in progress.events:
-                    console.print(f"step {progress.step}: {describe(progress)}\n  {event}")
-    except KeyboardInterrupt:
-        console.print(f"interrupted at step {run.step}; saved: {loop.save(run)}; go on with --resume")
-        raise typer.Exit(130) from None
-    console.print(f"done: {run.step} steps in {run.seconds / 60:.1f} min; weights: instapipe weights export {run.folder} --output DIR")
+    with Bar(*columns, console=console) as bar, Interruption() as interruption:
+        task = bar.add_task("steps", total=run.config.steps, completed=run.step, rate="")
+        for progress in loop.train(run):
+            rate = (progress.step - begun_at) * run.config.batch_size / max(1e-9, progress.seconds - begun_seconds)
+            bar.update(task, completed=progress.step, rate=f"{rate:.2f} samples/s")
+            if progress.events:
+                console.print(f"step {progress.step}: {describe(progress)}")
+            for event in progress.events:
+                console.print(f"  {event}")
+            if interruption.wanted:
+                console.print(f"interrupted at step {run.step}; saved: {loop.save(run)}; go on with --resume")
+                raise typer.Exit(130)
+    console.print(f"done: {run.step} steps in {run.seconds / 60:.1f} min")
+    console.print(f"next: instapipe weights export {run.folder} --output DIR")
+
+
+class Interruption:
+    """Turns the first Ctrl-C into a wish: a step is never left half done. A second one interrupts at once."""
+
+    wanted = False
+
+    def __enter__(self) -> Interruption:
+        self._before = signal.signal(signal.SIGINT, self._wish)
+        return self
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = True
+        signal.signal(signal.SIGINT, self._before)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
 
 def describe(progress: Progress) -> str:

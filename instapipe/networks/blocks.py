@@ -30,8 +30,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return x + self.norm2(self.conv2(y))
+        y: Tensor = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        out: Tensor = x + self.norm2(self.conv2(y))
+        return out
 
 
 class UpsampleConv(nn.Module):
@@ -43,7 +44,8 @@ class UpsampleConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', 2H, 2W)."""
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return out
 
 
 class _Sigma(torch.autograd.Function):

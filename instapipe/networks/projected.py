@@ -21,9 +21,9 @@ class RandomProjection(nn.Module):
         self.mix_channels = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
         self.mix_scales = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in channels)
         for layer in (*self.mix_channels, *self.mix_scales):
-            fan_in = layer.weight[0].numel()  # type: ignore[index, union-attr, operator]
+            fan_in = layer.weight[0].numel()
             with torch.no_grad():
-                layer.weight.normal_(0.0, fan_in**-0.5, generator=generator)  # type: ignore[union-attr, operator]
+                layer.weight.normal_(0.0, fan_in**-0.5, generator=generator)
         self.requires_grad_(False)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:

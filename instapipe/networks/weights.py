@@ -1,4 +1,4 @@
-"""Translator weights on disk: a folder with `card.json` and one safetensors file a direction, written whole or not at all."""
+"""Translator weights on disk: a folder with `card.json` and one safetensors file a direction, whole or absent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def load_generator(card: TranslatorCard, folder: Path, direction: Direction, dev
     if not path.is_file():
         raise WeightsError(f"weights {card.name!r}: no file {str(path)!r}")
     if digest(path) != entry.sha256:
-        raise WeightsError(f"weights {card.name!r}: {entry.file} is damaged or not the one of the card (sha256 differs)")
+        raise WeightsError(
+            f"weights {card.name!r}: {entry.file} is damaged or not the one of the card (sha256 differs)"
+        )
     generator = SetGenerator(card.generator)
     try:
         state = {name: tensor.float() for name, tensor in load_file(path).items()}
@@ -75,7 +77,13 @@ def save_translator(
 
 
 def import_official(
-    source_to_target: Path, target_to_source: Path | None, folder: Path, *, source: str, target: str, size: tuple[int, int] | None
+    source_to_target: Path,
+    target_to_source: Path | None,
+    folder: Path,
+    *,
+    source: str,
+    target: str,
+    size: tuple[int, int] | None,
 ) -> TranslatorCard:
     """Import the authors' checkpoints (`<epoch>_net_G_A.pth`, `<epoch>_net_G_B.pth`), kept in float32.
 
@@ -92,7 +100,9 @@ def import_official(
     for direction, (_, state) in read.items():
         missing = SetGenerator(config).state_dict().keys() ^ state.keys()
         if missing:
-            raise WeightsError(f"{str(paths[direction])!r}: {len(missing)} keys missing or too many, e.g. {min(missing)!r}")
+            raise WeightsError(
+                f"{str(paths[direction])!r}: {len(missing)} keys missing or too many, e.g. {min(missing)!r}"
+            )
     card = TranslatorCard(
         name=folder.name,
         source=source,

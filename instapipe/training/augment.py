@@ -26,7 +26,9 @@ class Augmentation:
     def sample(cls, batch: int, rng: torch.Generator, *, shift: float = 0.125) -> Augmentation:
         """Draw on the CPU, so that a GPU run and a CPU run see the same."""
         draw = torch.rand(batch, 5, generator=rng)
-        return cls(draw[:, 0] * 0.6 - 0.3, draw[:, 1] * 1.2 + 0.4, draw[:, 2] * 0.6 + 0.7, (draw[:, 3:] * 2 - 1) * shift)
+        return cls(
+            draw[:, 0] * 0.6 - 0.3, draw[:, 1] * 1.2 + 0.4, draw[:, 2] * 0.6 + 0.7, (draw[:, 3:] * 2 - 1) * shift
+        )
 
     def image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> the same shape; may leave the range, as is usual."""

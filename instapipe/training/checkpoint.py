@@ -55,6 +55,8 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(paths[-1], map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
-        raise TrainingError(f"cannot read checkpoint {str(paths[-1])!r}: {' '.join(str(error).split())[:160]}") from error
+        raise TrainingError(
+            f"cannot read checkpoint {str(paths[-1])!r}: {' '.join(str(error).split())[:160]}"
+        ) from error
     assert isinstance(state, dict)
     return state

@@ -71,12 +71,17 @@ class TrainConfig(Strict):
     pool_size: int = Field(50, ge=0)
     augment: bool = Field(False, description="colour and translation on all that discriminators see")
     recomposite_reals: float = Field(
-        0.0, ge=0, le=1, description="share of the real samples cut out and put back the way fakes are made (`matte` only)"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the real samples cut out and put back the way fakes are made (`matte` only)",
     )
     learning_rate: float = Field(2e-4, gt=0)
     betas_generator: tuple[float, float] = (0.5, 0.999)
     betas_discriminator: tuple[float, float] = (0.5, 0.999)
-    decay_from: float = Field(0.5, ge=0, le=1, description="share of the steps after which the rate falls linearly to 0")
+    decay_from: float = Field(
+        0.5, ge=0, le=1, description="share of the steps after which the rate falls linearly to 0"
+    )
     ema: float = Field(0.0, ge=0, lt=1, description="moving average of the generators; 0: none")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     held_out: int = Field(8, ge=1, description="photos of each domain kept for the sample grids, never learnt from")

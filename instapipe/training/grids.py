@@ -17,11 +17,15 @@ from instapipe.translation.step import instance_steps, translate_step
 
 COLUMNS = ("source", "masks", "composite", "returned masks", "raw output", "reconstruction")
 _LABEL = 16
-_COLOURS = np.array([(230, 80, 60), (60, 140, 230), (70, 190, 90), (230, 190, 50), (160, 90, 210), (60, 200, 200)], np.float32)
+_COLOURS = np.array(
+    [(230, 80, 60), (60, 140, 230), (70, 190, 90), (230, 190, 50), (160, 90, 210), (60, 200, 200)], np.float32
+)
 
 
 @torch.no_grad()
-def grid(there: SetGenerator, back: SetGenerator, batch: Batch, compositing: CompositingConfig, *, per_step: int) -> Pixels:
+def grid(
+    there: SetGenerator, back: SetGenerator, batch: Batch, compositing: CompositingConfig, *, per_step: int
+) -> Pixels:
     """The whole sequential translation of each sample, (rows of) the columns of :data:`COLUMNS`, uint8 RGB."""
     image, returned, raw, first_back = batch.image, [], batch.image, batch.image
     for index, chosen in enumerate(instance_steps(batch.masks.shape[1], per_step)):

@@ -14,12 +14,12 @@ from typing import Any
 import cv2
 import torch
 from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR
 
 from instapipe.config import Direction
 from instapipe.data.domains import Domain, derive
 from instapipe.errors import OutputError, TrainingError
 from instapipe.networks.blocks import initialise
+from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import checkpoint
 from instapipe.training.config import TrainConfig
@@ -31,6 +31,7 @@ from instapipe.training.step import InstaGAN, Metrics, TrainingStep
 
 DIRECTIONS: tuple[Direction, ...] = ("source_to_target", "target_to_source")
 RESOLVED = "config.json"
+LOG = "log.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,8 @@ class Run:
     folder: Path
     device: torch.device
     networks: InstaGAN
-    averages: dict[Direction, torch.nn.Module]
+    averages: dict[Direction, SetGenerator]
     optimizers: tuple[Adam, Adam]
-    schedules: tuple[LambdaLR, LambdaLR]
     pools: dict[str, FakePool]
     backbone: FrozenBackbone | None
     precision: Choice
@@ -65,18 +65,22 @@ class Run:
     seconds: float = field(default=0.0)
 
 
-def start(config: TrainConfig, source: Domain, target: Domain, folder: Path, *, device: str = "cpu", resume: bool = False) -> Run:
+def start(
+    config: TrainConfig, source: Domain, target: Domain, folder: Path, *, device: str = "cpu", resume: bool = False
+) -> Run:
     """Build the networks, or restore them from the newest checkpoint in `folder`.
 
     Raises TrainingError where `folder` holds a run and `resume` is False, or where the settings differ from the run's.
     """
-    state = checkpoint.load_latest(folder)
+    state = checkpoint.load_latest(folder / "checkpoints")
     if state is not None and not resume:
-        raise TrainingError(f"{str(folder)!r} holds a run at step {state['step']}: add --resume to go on, or choose another --output")
+        raise TrainingError(
+            f"{str(folder)!r} holds a run at step {state['step']}: add --resume to go on, or choose another --output"
+        )
     if state is None and resume:
         raise TrainingError(f"{str(folder)!r} holds no checkpoint to resume from")
-    _write_settings(folder, config, source, target, resume)
     place = torch.device(device)
+    _write_settings(folder, config, source, target, resume, hardware(place))
     backbone, channels = _backbone(config)
     rng = torch.Generator().manual_seed(derive(config.seed, "networks"))
     networks = InstaGAN(config, channels, rng)
@@ -92,17 +96,17 @@ def start(config: TrainConfig, source: Domain, target: Domain, folder: Path, *, 
         Adam(critics, lr=config.learning_rate, betas=config.betas_discriminator, fused=True),
     )
 
-    def rate(step: int) -> float:
-        flat = config.decay_from * config.steps
-        return 1.0 if step < flat else max(0.0, (config.steps - step) / max(1.0, config.steps - flat))
-
-    schedules = (LambdaLR(optimizers[0], rate), LambdaLR(optimizers[1], rate))
-    averages: dict[Direction, torch.nn.Module] = {}
+    averages: dict[Direction, SetGenerator] = {}
     if config.ema:
         averages = {direction: average_of(getattr(networks, direction)) for direction in DIRECTIONS}
     pools = {"source": FakePool(config.pool_size), "target": FakePool(config.pool_size)}
-    precision = choose_precision(config.precision, lambda p: _trial(networks, source, config, p), place)
-    run = Run(config, source, target, folder, place, networks, averages, optimizers, schedules, pools, backbone, precision)
+    # A resumed run keeps the precision that it started with: a busy moment must not change the result.
+    precision = (
+        Choice(state["precision"], "as before")
+        if state is not None
+        else choose_precision(config.precision, lambda p: _trial(networks, source, config, p), place)
+    )
+    run = Run(config, source, target, folder, place, networks, averages, optimizers, pools, backbone, precision)
     if state is not None:
         _restore(run, state)
     return run
@@ -121,14 +125,15 @@ def train(run: Run) -> Iterator[Progress]:
     begun = time.monotonic() - run.seconds
     if run.step == 0:
         write_grids(run)
-    with (run.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+    with (run.folder / LOG).open("a", encoding="utf-8") as log:
         while run.step < config.steps:
             rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
             source = run.source.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
             target = run.target.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
+            for optimizer in run.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(config, run.step)
             metrics = _mean(step_of(source, target, run.step, rng))
-            for schedule in run.schedules:
-                schedule.step()
             run.step += 1
             for direction, average in run.averages.items():
                 update_average(average, getattr(run.networks, direction), decay=config.ema, step=run.step)
@@ -136,16 +141,29 @@ def train(run: Run) -> Iterator[Progress]:
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
             if bad:
                 raise TrainingError(
-                    f"step {run.step}: {bad[0]} is not finite; the last checkpoint stays: resume with a smaller learning_rate"
+                    f"step {run.step}: {bad[0]} is not finite; checkpoints stay: try a smaller learning_rate in a new run"
                 )
-            log.write(json.dumps({"step": run.step, "seconds": round(run.seconds, 1), **{k: round(v, 5) for k, v in metrics.items()}}) + "\n")
+            log.write(
+                json.dumps(
+                    {"step": run.step, "seconds": round(run.seconds, 1), **{k: round(v, 5) for k, v in metrics.items()}}
+                )
+                + "\n"
+            )
+            log.flush()
             events = []
             if run.step % config.sample_every == 0 or run.step == config.steps:
                 events.append(f"samples: {write_grids(run)}")
             if run.step % config.save_every == 0 or run.step == config.steps:
-                log.flush()
                 events.append(f"checkpoint: {save(run)}")
             yield Progress(run.step, config.steps, metrics, run.seconds, tuple(events))
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Constant, then linear to zero from `decay_from` of the steps on: a function of the step alone."""
+    flat = config.decay_from * config.steps
+    if step < flat:
+        return config.learning_rate
+    return config.learning_rate * max(0.0, (config.steps - step) / max(1.0, config.steps - flat))
 
 
 def save(run: Run) -> Path:
@@ -153,10 +171,10 @@ def save(run: Run) -> Path:
     state: dict[str, Any] = {
         "step": run.step,
         "seconds": run.seconds,
+        "precision": run.precision.precision,
         "networks": run.networks.state_dict(),
         "averages": {direction: average.state_dict() for direction, average in run.averages.items()},
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
-        "schedules": [{"last_epoch": schedule.last_epoch} for schedule in run.schedules],
         "pools": {name: pool.state_dict() for name, pool in run.pools.items()},
     }
     return checkpoint.save(run.folder / "checkpoints", run.step, state)
@@ -166,9 +184,10 @@ def write_grids(run: Run) -> Path:
     """Both directions on held-out photos: `samples/<step>-<direction>.png`; gives the folder. The weights shown are the
     moving averages, where there are any."""
     folder = run.folder / "samples"
-    for direction, domain in (("source_to_target", run.source), ("target_to_source", run.target)):
-        other = DIRECTIONS[1 - DIRECTIONS.index(direction)]  # type: ignore[arg-type]
-        there, back = (run.averages.get(d, getattr(run.networks, d)) for d in (direction, other))
+    domains: dict[Direction, Domain] = {"source_to_target": run.source, "target_to_source": run.target}
+    for direction, domain in domains.items():
+        there = shown_generator(run, direction)
+        back = shown_generator(run, "target_to_source" if direction == "source_to_target" else "source_to_target")
         batch = domain.held_out_batch(10).to(run.device)
         picture = grid(there, back, batch, run.config.compositing, per_step=run.config.data.instances_per_step)
         try:
@@ -180,6 +199,13 @@ def write_grids(run: Run) -> Path:
         except OSError as error:
             raise OutputError(f"cannot write samples to {str(folder)!r}: {error.strerror}") from error
     return folder
+
+
+def shown_generator(run: Run, direction: Direction) -> SetGenerator:
+    """The moving average where the run keeps one, else the generator itself."""
+    generator = run.averages.get(direction, getattr(run.networks, direction))
+    assert isinstance(generator, SetGenerator)
+    return generator
 
 
 def hardware(device: torch.device) -> str:
@@ -212,25 +238,43 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
         average.load_state_dict(state["averages"][direction])
     for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
-    for schedule, saved in zip(run.schedules, state["schedules"], strict=True):
-        schedule.load_state_dict(saved)
     for name, pool in run.pools.items():
         pool.load_state_dict(state["pools"][name])
     run.step, run.seconds, run.resumed = state["step"], state["seconds"], True
+    _cut_log(run.folder / LOG, run.step)
 
 
-def _write_settings(folder: Path, config: TrainConfig, source: Domain, target: Domain, resume: bool) -> None:
+def _cut_log(path: Path, step: int) -> None:
+    """Drop the lines of steps that will be done again."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _write_settings(
+    folder: Path, config: TrainConfig, source: Domain, target: Domain, resume: bool, machine: str
+) -> None:
     """Keep the resolved settings beside the run; on resuming they must be the same, the end apart."""
     path = folder / RESOLVED
-    content = {"source": source.label, "target": target.label, "config": config.model_dump(mode="json")}
+    content = {
+        "source": source.label,
+        "target": target.label,
+        "hardware": machine,
+        "config": config.model_dump(mode="json"),
+    }
     try:
         if resume and path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             free = ("steps", "sample_every", "save_every")
-            ours, theirs = ({k: v for k, v in c["config"].items() if k not in free} for c in (content, before))
+            ours = {k: v for k, v in config.model_dump(mode="json").items() if k not in free}
+            theirs = {k: v for k, v in before["config"].items() if k not in free}
             if ours != theirs or (before["source"], before["target"]) != (source.label, target.label):
                 changed = [k for k in ours if ours[k] != theirs.get(k)] or ["source or target"]
-                raise TrainingError(f"{str(folder)!r} was started with another {changed[0]}: a resumed run keeps its settings")
+                raise TrainingError(
+                    f"{str(folder)!r} was started with another {changed[0]}: a resumed run keeps its settings"
+                )
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:

@@ -41,7 +41,12 @@ def _over_scales(values: list[Tensor], active: Tensor) -> Tensor:
 
 
 def cycle_consistency(
-    image: Tensor, masks: Tensor, returned_image: Tensor, returned_masks: Tensor, active: Tensor, mask_weight: float = 1.0
+    image: Tensor,
+    masks: Tensor,
+    returned_image: Tensor,
+    returned_masks: Tensor,
+    active: Tensor,
+    mask_weight: float = 1.0,
 ) -> Tensor:
     """L1 between a sample and its way there and back: a mean over all 3 + N channels, padding included.
 

@@ -20,8 +20,10 @@ class Choice:
     reason: str
 
 
-def choose_precision(wanted: Literal["auto", "float32", "bfloat16"], trial: Callable[[Precision], None], device: torch.device) -> Choice:
-    """`trial` runs a piece of the real work in a precision; bfloat16 is taken where it is at least 1.2 times as fast."""
+def choose_precision(
+    wanted: Literal["auto", "float32", "bfloat16"], trial: Callable[[Precision], None], device: torch.device
+) -> Choice:
+    """`trial` runs a piece of the real work in a precision; bfloat16 is taken where it is 1.2 times as fast."""
     if wanted != "auto":
         return Choice(wanted, "as asked")
     if device.type == "cuda":

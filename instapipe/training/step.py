@@ -106,8 +106,28 @@ class TrainingStep:
         empty = [batch.masks[:, :0] for batch in (source, target)]
         none = [batch.valid[:, :0] for batch in (source, target)]
         return [
-            Side("source", net.source_to_target, net.target_to_source, net.critic_target, self.pools["target"], source, source.image, empty[0], none[0]),
-            Side("target", net.target_to_source, net.source_to_target, net.critic_source, self.pools["source"], target, target.image, empty[1], none[1]),
+            Side(
+                "source",
+                net.source_to_target,
+                net.target_to_source,
+                net.critic_target,
+                self.pools["target"],
+                source,
+                source.image,
+                empty[0],
+                none[0],
+            ),
+            Side(
+                "target",
+                net.target_to_source,
+                net.source_to_target,
+                net.critic_source,
+                self.pools["source"],
+                target,
+                target.image,
+                empty[1],
+                none[1],
+            ),
         ]
 
     def _reals(self, source: Batch, target: Batch, rng: torch.Generator) -> dict[str, Candidate]:
@@ -120,9 +140,15 @@ class TrainingStep:
             out[name] = Candidate(image, batch.masks, batch.valid, active)
         return out
 
-    def _iteration(self, sides: list[Side], reals: dict[str, Candidate], chosen: range, step: int, rng: torch.Generator) -> Metrics:
+    def _iteration(
+        self, sides: list[Side], reals: dict[str, Candidate], chosen: range, step: int, rng: torch.Generator
+    ) -> Metrics:
         """Generator step, then discriminator step, then hand over to the next iteration."""
-        draws = [Augmentation.sample(len(side.image), rng) if self.config.augment else None for side in sides for _ in range(3)]
+        draws = [
+            Augmentation.sample(len(side.image), rng) if self.config.augment else None
+            for side in sides
+            for _ in range(3)
+        ]
         metrics: Metrics = {}
         outcomes: list[Outcome | None] = []
         self.optimizer_generators.zero_grad(set_to_none=True)
@@ -132,7 +158,7 @@ class TrainingStep:
                 outcomes.append(outcome)
                 if outcome is not None:
                     total = sum(outcome.losses.values(), start=torch.zeros((), device=side.image.device))
-                    total.backward()
+                    total.backward()  # type: ignore[no-untyped-call]
                     metrics |= {f"{side.name}/{name}": float(value.detach()) for name, value in outcome.losses.items()}
         self.optimizer_generators.step()
         self.optimizer_critics.zero_grad(set_to_none=True)
@@ -143,13 +169,19 @@ class TrainingStep:
             fake = outcome.fake.detach()
             pooled = Candidate(*side.pool.exchange(fake.image, fake.masks, fake.valid, rng), fake.active)
             with self._autocast():
-                loss = side.critic.discriminator_loss(reals[judged].augmented(on_real), pooled.augmented(on_fake), self.backbone)
-            loss.backward()
+                loss = side.critic.discriminator_loss(
+                    reals[judged].augmented(on_real), pooled.augmented(on_fake), self.backbone
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
             metrics[f"critic_{judged}"] = float(loss.detach())
         self.optimizer_critics.step()
         for side, outcome in zip(sides, outcomes, strict=True):
             if outcome is not None:
-                side.image, side.masks, side.valid = outcome.step.image.detach(), outcome.fake.masks.detach(), outcome.fake.valid
+                side.image, side.masks, side.valid = (
+                    outcome.step.image.detach(),
+                    outcome.fake.masks.detach(),
+                    outcome.fake.valid,
+                )
         return metrics
 
     def _translate(self, side: Side, chosen: range, draw: Augmentation | None, step: int) -> Outcome | None:
@@ -162,9 +194,14 @@ class TrainingStep:
         with self._autocast():
             there = translate_step(side.forward, side.image, masks, valid, config.compositing)
             back = translate_step(side.backward, there.image, there.masks, valid, config.compositing)
-            fake = Candidate(there.image, torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1), active)
+            fake = Candidate(
+                there.image, torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1), active
+            )
             weight = config.projected.weight if config.projected else 0.0
-            out = {"adversarial": weights.adversarial * side.critic.generator_loss(fake.augmented(draw), self.backbone, weight)}
+            out = {
+                "adversarial": weights.adversarial
+                * side.critic.generator_loss(fake.augmented(draw), self.backbone, weight)
+            }
             out["cycle"] = weights.cycle * losses.cycle_consistency(
                 side.image, masks, back.image, back.masks, active, weights.cycle_masks
             )

@@ -38,7 +38,9 @@ def backgrounds(images: Tensor, masks: Tensor, valid: Tensor, *, dilate: int, ra
     holes = ((masks > 0) & valid[:, :, None, None]).any(dim=1).cpu().numpy()
     pixels = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     array = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    filled = np.stack([remove(np.ascontiguousarray(p), h, dilate=dilate, radius=radius) for p, h in zip(array, holes, strict=True)])
+    filled = np.stack(
+        [remove(np.ascontiguousarray(p), h, dilate=dilate, radius=radius) for p, h in zip(array, holes, strict=True)]
+    )
     out = torch.from_numpy(filled).to(images.device).permute(0, 3, 1, 2).to(images.dtype) / 127.5 - 1
     inside = torch.from_numpy(np.stack([grow(h, dilate) for h in holes])).to(images.device)[:, None]
     return torch.where(inside, out, images.detach())

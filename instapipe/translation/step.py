@@ -48,7 +48,7 @@ def translate_step(
 
 
 def union_matte(masks: Tensor, valid: Tensor, width: int) -> Tensor:
-    """The soft union of the valid masks: (B, N, H, W) in [-1, 1] -> (B, 1, H, W) in [0, 1], softened over `width` px."""
+    """The soft union of the valid masks (B, N, H, W) in [-1, 1]: (B, 1, H, W) in [0, 1], softened over `width` px."""
     mattes = soften((masks + 1) / 2 * valid[:, :, None, None], width)
     return 1 - (1 - mattes).prod(dim=1, keepdim=True)
 

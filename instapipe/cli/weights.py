@@ -1,0 +1,136 @@
+"""`instapipe weights`: list, show, verify, export, import."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from instapipe.config import SegmenterCard, TranslatorCard
+from instapipe.errors import ConfigError, WeightsError
+
+command = typer.Typer(no_args_is_help=True)
+
+
+@command.command("list")
+def list_() -> None:
+    """The bundled weights: name, what they do, size."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from instapipe.networks.cards import bundled
+
+    table = Table("name", "kind", "does", "size")
+    for card, folder in bundled():
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        table.add_row(card.name, card.kind, _purpose(card), f"{size / 1e6:.1f} MB")
+    Console().print(table)
+
+
+@command.command()
+def show(name: Annotated[str, typer.Argument(help="A bundled name, or a folder with a card.json.")]) -> None:
+    """The whole card, as JSON."""
+    card, _ = _find(name)
+    typer.echo(card.model_dump_json(indent=1))
+
+
+@command.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Which ones; all bundled ones without.")] = None,
+) -> None:
+    """Compare every file with the digest in its card."""
+    from instapipe.networks.cards import bundled, digest
+
+    chosen = [_find(name) for name in names] if names else bundled()
+    bad = []
+    for card, folder in chosen:
+        entries = (
+            [(entry.file, entry.sha256) for entry in card.directions.values()]
+            if isinstance(card, TranslatorCard)
+            else [(card.file, card.sha256)]
+        )
+        for file, expected in entries:
+            path = folder / file
+            good = path.is_file() and digest(path) == expected
+            typer.echo(f"{'good' if good else 'BAD '}  {card.name}/{file}")
+            if not good:
+                bad.append(f"{card.name}/{file}")
+    if bad:
+        raise WeightsError(f"{len(bad)} of the files are missing or not what their card says: {', '.join(bad)}")
+
+
+@command.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; its name is the weights' name.")],
+    facts: Annotated[
+        Path | None, typer.Option(help="JSON with further fields of the card: data, quality, limits, licence ...")
+    ] = None,
+) -> None:
+    """The newest checkpoint of a run as safetensors (half precision) with a card."""
+    from instapipe.training.export import export_run
+
+    fields = {}
+    if facts is not None:
+        try:
+            fields = json.loads(facts.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read facts {str(facts)!r}: {error}") from error
+        unknown = fields.keys() - TranslatorCard.model_fields.keys()
+        if unknown:
+            raise ConfigError(f"facts {str(facts)!r}: a card has no field {min(unknown)!r}")
+    card = export_run(run, output, fields)
+    typer.echo(f"{output}: {card.source} <-> {card.target}, {card.steps} steps")
+
+
+@command.command("import")
+def import_(
+    source_to_target: Annotated[Path, typer.Argument(help="The authors' <epoch>_net_G_A.pth.")],
+    target_to_source: Annotated[Path | None, typer.Argument(help="<epoch>_net_G_B.pth, where there is one.")] = None,
+    *,
+    source: Annotated[str, typer.Option(help="Class that A was trained to translate from.")],
+    target: Annotated[str, typer.Option(help="Class that A was trained to translate to.")],
+    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    size: Annotated[str | None, typer.Option(help="HxW that the weights were trained at; none: any size.")] = None,
+) -> None:
+    """Import the authors' published checkpoints; width and blocks are read from the state dicts."""
+    from instapipe.networks.weights import import_official
+
+    card = import_official(source_to_target, target_to_source, output, source=source, target=target, size=_size(size))
+    form = card.generator
+    typer.echo(f"{output}: {source} -> {target}, width {form.width}, {form.encoder_blocks} blocks")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if (
+        not (height.isdigit() and width.isdigit())
+        or int(height) % 4
+        or int(width) % 4
+        or min(int(height), int(width)) < 8
+    ):
+        raise ConfigError(f"--size {text!r}: expected HxW, both multiples of 4 and at least 8, like 200x200")
+    return int(height), int(width)
+
+
+def _purpose(card: TranslatorCard | SegmenterCard) -> str:
+    if isinstance(card, SegmenterCard):
+        return "finds " + ", ".join(card.classes)
+    arrow = "<->" if len(card.directions) == 2 else "->" if "source_to_target" in card.directions else "<-"
+    return f"{card.source} {arrow} {card.target}"
+
+
+def _find(name: str) -> tuple[TranslatorCard | SegmenterCard, Path]:
+    from instapipe.networks.cards import find_card
+
+    try:
+        return find_card(name, "translator")
+    except WeightsError as error:
+        try:
+            return find_card(name, "segmenter")
+        except WeightsError:
+            raise error from None

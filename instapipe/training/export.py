@@ -1,0 +1,55 @@
+"""From a run to weights: the generators' moving averages where there are any, with a card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from instapipe.config import Direction, TranslatorCard, build
+from instapipe.errors import TrainingError
+from instapipe.networks.weights import save_translator
+from instapipe.training import checkpoint
+from instapipe.training.config import TrainConfig
+from instapipe.training.loop import DIRECTIONS, RESOLVED
+
+
+def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> TranslatorCard:
+    """Write the newest checkpoint of `run` as weights in `folder` (half precision); `facts` are further card fields.
+
+    Raises TrainingError where `run` holds no checkpoint, OutputError where `folder` exists.
+    """
+    state = checkpoint.load_latest(run / "checkpoints")
+    if state is None:
+        raise TrainingError(f"{str(run)!r} holds no checkpoint")
+    try:
+        settings = json.loads((run / RESOLVED).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{str(run)!r} holds no {RESOLVED} of a run: {error}") from error
+    config = build(TrainConfig, settings["config"], str(run / RESOLVED))
+    matte = config.compositing.mode == "matte"
+    card = TranslatorCard(
+        name=folder.name,
+        source=settings["source"],
+        target=settings["target"],
+        generator=config.generator,
+        compositing=config.compositing,
+        size=(config.data.size, config.data.size) if config.data.mode == "window" else None,
+        window_scale=config.data.window_scale,
+        instances_per_step=config.data.instances_per_step,
+        directions={},
+        steps=state["step"],
+        hardware=settings.get("hardware", ""),
+        time=f"{state['seconds'] / 60:.0f} min",
+        provenance=f"instapipe train, batch {config.batch_size}, seed {config.seed}"
+        + (", matte compositing" if matte else ""),
+    )
+    card = card.model_copy(update=facts or {})
+    states: dict[Direction, dict[str, Tensor]] = {}
+    for direction in DIRECTIONS:
+        prefix = f"{direction}."
+        whole = {k.removeprefix(prefix): v for k, v in state["networks"].items() if k.startswith(prefix)}
+        states[direction] = state["averages"].get(direction, whole)
+    return save_translator(folder, card, states)

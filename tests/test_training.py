@@ -1,0 +1,372 @@
+"""Training: losses, batches against singles, overfitting, exact resume, and the command line from photos to a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import worlds
+from conftest import Cli
+from torch import Tensor
+
+from instapipe.config import CompositingConfig, GeneratorConfig, read_yaml
+from instapipe.data.samples import Batch
+from instapipe.errors import TrainingError
+from instapipe.networks.blocks import fixed_spectral_norm, initialise
+from instapipe.resources import configs_root
+from instapipe.training import checkpoint, losses
+from instapipe.training.augment import Augmentation
+from instapipe.training.config import DataSettings, LossWeights, TrainConfig
+from instapipe.training.ema import average_of, update_average
+from instapipe.training.loop import learning_rate
+from instapipe.training.pool import FakePool
+from instapipe.training.precision import choose_precision
+from instapipe.training.step import InstaGAN, TrainingStep
+
+SMALL = TrainConfig(
+    generator=GeneratorConfig(form="resize", width=8, encoder_blocks=1, decoder_blocks=1),
+    compositing=CompositingConfig(mode="matte"),
+    discriminator_width=4,
+    data=DataSettings(size=32, load_size=32, max_instances=2, instances_per_step=1),
+    losses=LossWeights(cycle=5, identity=1, context=2, detach_context=True),
+    pool_size=0,
+)
+
+
+def networks_of(config: TrainConfig) -> InstaGAN:
+    rng = torch.Generator().manual_seed(0)
+    networks = InstaGAN(config, [], rng)
+    for generator in (networks.source_to_target, networks.target_to_source):
+        initialise(generator, rng, std=0.05)
+    return networks
+
+
+def step_of(config: TrainConfig, networks: InstaGAN, rate: float = 2e-4) -> TrainingStep:
+    generators = [*networks.source_to_target.parameters(), *networks.target_to_source.parameters()]
+    critics = [*networks.critic_source.parameters(), *networks.critic_target.parameters()]
+    return TrainingStep(
+        config,
+        networks,
+        torch.optim.Adam(generators, lr=rate, betas=(0.5, 0.999)),
+        torch.optim.Adam(critics, lr=rate, betas=(0.5, 0.999)),
+        {"source": FakePool(config.pool_size), "target": FakePool(config.pool_size)},
+    )
+
+
+def random_batch(seed: int, counts: list[int], most: int = 2, side: int = 32) -> Batch:
+    rng = torch.Generator().manual_seed(seed)
+    image = torch.rand(len(counts), 3, side, side, generator=rng).double() * 2 - 1
+    masks = -torch.ones(len(counts), most, side, side).double()
+    for n, count in enumerate(counts):
+        for k in range(count):
+            y, x = torch.randint(2, 16, (2,), generator=rng).tolist()
+            masks[n, k, y : y + 12 - 4 * k, x : x + 8] = 1
+    return Batch(image, masks, torch.arange(most)[None] < torch.tensor(counts)[:, None])
+
+
+@pytest.mark.parametrize("mode", ["whole", "matte"])
+def test_a_batch_is_the_mean_of_its_samples(mode: str) -> None:
+    """Losses and gradients of the first iteration, spectral-norm vectors fixed, pool off; one sample has run out."""
+    config = SMALL.model_copy(update={"compositing": CompositingConfig.model_validate({"mode": mode})})
+    source, target = random_batch(1, [2, 1, 0]), random_batch(2, [1, 2, 2])
+    results = []
+    for split in (False, True):
+        networks = networks_of(config).double()
+        step = step_of(config, networks, rate=0.0)
+        parts = [slice(n, n + 1) for n in range(3)] if split else [slice(0, 3)]
+        gradients: dict[str, Tensor] = {}
+        metrics: dict[str, float] = {}
+        for part in parts:
+            one, two = (Batch(b.image[part], b.masks[part], b.valid[part]) for b in (source, target))
+            for parameter in networks.parameters():
+                parameter.grad = None
+            with fixed_spectral_norm(networks):
+                sides = step._sides(one, two)
+                found = step._iteration(sides, step._reals(one, two, torch.Generator()), range(1), 0, torch.Generator())
+            for name, parameter in networks.named_parameters():
+                if parameter.grad is not None:
+                    gradients[name] = gradients.get(name, torch.zeros(1)) + parameter.grad / len(parts)
+            for name, value in found.items():
+                metrics[name] = metrics.get(name, 0.0) + value / len(parts)
+        results.append((metrics, gradients))
+    (batch_metrics, batch_gradients), (single_metrics, single_gradients) = results
+    assert batch_metrics == pytest.approx(single_metrics, rel=1e-5)
+    assert batch_gradients.keys() == single_gradients.keys()
+    for name, gradient in batch_gradients.items():
+        # Losses are summed in float32, hence not closer.
+        difference = float((gradient - single_gradients[name]).norm())
+        assert difference <= 1e-5 * max(1e-2, float(gradient.norm())), name
+
+
+def test_overfit_one_pair() -> None:
+    """200 steps on one pair of photos: cycle and context losses fall, the returned mask becomes the target's."""
+    config = SMALL.model_copy(
+        update={"data": DataSettings(size=32, load_size=32, max_instances=1, instances_per_step=1)}
+    )
+    networks = networks_of(config)
+    step = step_of(config, networks, rate=1e-3)
+    source, target = (bar(wide) for wide in (True, False))
+    history = [step(source, target, n, torch.Generator().manual_seed(n))[0] for n in range(200)]
+    first, last = history[:10], history[-10:]
+    for name in ("source/cycle", "target/cycle", "source/context", "target/context"):
+        before, after = (np.mean([metrics[name] for metrics in part]) for part in (first, last))
+        assert after < 0.8 * before, (name, before, after)
+    with torch.no_grad():
+        _, masks = networks.source_to_target(source.image, source.masks, source.valid)
+    returned, wanted, given = masks > 0, target.masks > 0, source.masks > 0
+    assert iou(returned, wanted) > iou(returned, given)
+    assert iou(returned, wanted) > 0.5
+
+
+def bar(wide: bool) -> Batch:
+    """A red horizontal bar, or a blue vertical one, on grey."""
+    masks = -torch.ones(1, 1, 32, 32)
+    rows, columns = (slice(11, 20), slice(3, 29)) if wide else (slice(3, 29), slice(11, 20))
+    masks[..., rows, columns] = 1
+    colour = torch.tensor([0.8, -0.6, -0.6] if wide else [-0.6, -0.6, 0.8])[None, :, None, None]
+    rng = torch.Generator().manual_seed(int(wide))
+    image = torch.where(masks > 0, colour, 0.2 * torch.rand(1, 3, 32, 32, generator=rng))
+    return Batch(image, masks, torch.ones(1, 1, dtype=torch.bool))
+
+
+def iou(one: Tensor, two: Tensor) -> float:
+    return float((one & two).sum()) / float((one | two).sum())
+
+
+def test_context_weight_is_background_before_and_after() -> None:
+    """The union, as the paper's prose and code have it, not the intersection of its printed formula."""
+    before, after = -torch.ones(1, 2, 1, 4), -torch.ones(1, 2, 1, 4)
+    before[0, 0, 0, 1] = 1
+    after[0, 1, 0, 2] = 1
+    after[0, 0, 0, 3] = 0  # half covered
+    assert losses.context_weight(before, after).flatten().tolist() == [1.0, 0.0, 0.0, 0.5]
+    image = torch.zeros(1, 3, 1, 4)
+    value = losses.context_preserving(image, image + 1, losses.context_weight(before, after), torch.ones(1).bool())
+    assert float(value) == pytest.approx(1.5 / 4)  # over all pixels, not over the weight's sum
+
+
+def test_cycle_is_a_mean_over_image_and_mask_channels() -> None:
+    image, masks = torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, 2)
+    active = torch.ones(1).bool()
+    value = losses.cycle_consistency(image, masks, image + 1, masks + 3, active)
+    assert float(value) == pytest.approx((3 * 1 + 2 * 3) / 5)
+    assert float(losses.cycle_consistency(image, masks, image + 1, masks, ~active)) == 0
+
+
+def test_augmentation_moves_image_and_masks_alike() -> None:
+    image = torch.zeros(3, 3, 32, 32)
+    image[:, :, 10:20, 8:16] = 1
+    masks = (image[:, :1] > 0).float()
+    draw = Augmentation.sample(3, torch.Generator().manual_seed(4))
+    moved_image, moved_masks = draw.image(image), draw.masks(masks)
+    for n in range(3):
+        bright = moved_image[n].mean(dim=0)
+        inside, outside = bright[moved_masks[n, 0] > 0], bright[moved_masks[n, 0] == 0]
+        assert inside.numel() == 80
+        assert inside.min() > outside.max()
+    assert not torch.equal(moved_masks, masks)
+
+
+def test_pool_keeps_image_and_masks_together() -> None:
+    pool, rng = FakePool(3), torch.Generator().manual_seed(0)
+    seen = set()
+    for n in range(40):
+        image, masks, valid = torch.full((2, 3, 4, 4), n), torch.full((2, 1, 4, 4), n), torch.ones(2, 1).bool()
+        image, masks, _ = pool.exchange(image, masks, valid, rng)
+        assert torch.equal(image[:, 0], masks[:, 0])
+        seen.update((n - image[:, 0, 0, 0]).tolist())
+    assert 0 in seen
+    assert max(seen) > 0
+    again = FakePool(3)
+    again.load_state_dict(pool.state_dict())
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(again.kept, pool.kept, strict=True))
+
+
+def test_average_follows_and_forgets_its_start() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    average = average_of(network)
+    torch.nn.init.constant_(network.weight, 5.0)
+    for step in range(1, 60):
+        update_average(average, network, decay=0.999, step=step)
+    assert float(average.weight.detach()) == pytest.approx(5.0, abs=0.05)
+
+
+def test_rate_is_constant_then_linear_to_zero() -> None:
+    config = TrainConfig(steps=100, decay_from=0.5, learning_rate=0.1)
+    assert [round(learning_rate(config, step), 4) for step in (0, 49, 50, 75, 100)] == [0.1, 0.1, 0.1, 0.05, 0.0]
+
+
+def test_precision_is_measured() -> None:
+    import time
+
+    cost = {"float32": 0.004, "bfloat16": 0.001}
+    device = torch.device("cpu")
+    assert choose_precision("auto", lambda p: time.sleep(cost[p]), device).precision == "bfloat16"
+    cost = {"float32": 0.001, "bfloat16": 0.002}
+    assert choose_precision("auto", lambda p: time.sleep(cost[p]), device).precision == "float32"
+    assert choose_precision("bfloat16", lambda p: None, device).precision == "bfloat16"
+
+
+@pytest.mark.parametrize("path", sorted((configs_root() / "train").glob("*.yaml")), ids=lambda path: path.stem)
+def test_bundled_configs_load(path: Path) -> None:
+    assert read_yaml(path, TrainConfig).steps >= 1
+
+
+def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, 1, {"step": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(Exception, match="No space left on device"):
+        checkpoint.save(tmp_path, 2, {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
+    (tmp_path / "step-00000003.pt").write_bytes(b"cut off")
+    with pytest.raises(TrainingError, match="cannot read checkpoint"):
+        checkpoint.load_latest(tmp_path)
+
+
+TINY = """
+steps: 6
+batch_size: 2
+data: {mode: window, size: 32, load_size: 36, max_instances: 2, instances_per_step: 1, max_company: 0.5}
+generator: {form: resize, width: 4, encoder_blocks: 1, decoder_blocks: 1}
+compositing: {mode: matte}
+discriminator_width: 4
+losses: {cycle: 5, identity: 1, identity_every: 2, context: 2}
+pool_size: 3
+augment: true
+recomposite_reals: 0.5
+ema: 0.99
+precision: float32
+held_out: 1
+sample_every: 3
+save_every: 3
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Photos of sheep and of "giraffes" (tall blobs) with COCO masks."""
+    folder = tmp_path / "world"
+    for label, blobs in (("sheep", worlds.SHEEP), ("giraffe", ((50, 50, 8, 30), (100, 50, 9, 26)))):
+        images, annotations = [], []
+        for n in range(4):
+            name = f"{label}_{n}.png"
+            worlds.write_photo(folder / label / "images" / name, worlds.photo_pixels(blobs, None, seed=n))
+            images.append({"id": n, "file_name": name, "height": worlds.SIZE[0], "width": worlds.SIZE[1]})
+            for blob in blobs:
+                mask = worlds.ellipse(worlds.SIZE, blob)
+                annotations.append({
+                    "id": len(annotations) + 1, "image_id": n, "category_id": 7, "iscrowd": 0,
+                    "segmentation": {"size": list(mask.shape), "counts": run_lengths(mask)},
+                })  # fmt: skip
+        categories = [{"id": 7, "name": label}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / label / "coco.json").write_text(json.dumps(content))
+    (folder / "tiny.yaml").write_text(TINY)
+    return folder
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    flat = mask.flatten(order="F").astype(np.int8)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    return [0, *runs] if flat[0] else runs
+
+
+def train(cli: Cli, world: Path, run: Path, *more: object) -> str:
+    ran = cli(
+        "train", "--source-data", world / "sheep/coco.json", "--target-data", world / "giraffe/coco.json",
+        "--source", "sheep", "--target", "giraffe", "--config", world / "tiny.yaml", "--output", run, *more,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    return ran.out
+
+
+def test_train_export_translate(cli: Cli, world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    out = train(cli, world, run)
+    assert "sheep: 9 samples to learn from, 3 held out" in out
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"source/cycle", "target/adversarial", "critic_source", "critic_target"} <= lines[0].keys()
+    grids = sorted(path.name for path in (run / "samples").iterdir())
+    assert grids[0] == "00000000-source_to_target.png"
+    assert len(grids) == 6
+    assert cli("weights", "export", run, "--output", tmp_path / "w-1").code == 0
+    card = json.loads((tmp_path / "w-1" / "card.json").read_text())
+    assert (card["source"], card["target"], card["steps"], card["size"]) == ("sheep", "giraffe", 6, [32, 32])
+    photo = worlds.write_photo(tmp_path / "photo.png")
+    masks = worlds.write_masks(tmp_path / "masks", "photo")
+    ran = cli(
+        "translate", photo, "--source", "giraffe", "--target", "sheep", "--weights", tmp_path / "w-1",
+        "--masks", masks, "--output", tmp_path / "out.png",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_resume_is_exact(cli: Cli, world: Path, tmp_path: Path) -> None:
+    """Stopped after three of six steps and resumed: bit-identical networks, averages, optimisers and pools."""
+    train(cli, world, tmp_path / "whole")
+    train(cli, world, tmp_path / "halves", "--set", "save_every=3")
+    for path in checkpoint.found(tmp_path / "halves" / "checkpoints"):
+        if path.name != "step-00000003.pt":
+            path.unlink()  # as if it had been killed after step 3
+    out = train(cli, world, tmp_path / "halves", "--resume")
+    assert "resumed at step 3" in out
+    one, two = (checkpoint.load_latest(tmp_path / name / "checkpoints") for name in ("whole", "halves"))
+    assert one is not None
+    assert two is not None
+    assert one["step"] == two["step"] == 6
+    for part in ("networks", "averages", "optimizers", "pools"):
+        assert_same(one[part], two[part], part)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "halves")]
+    first, second = ([{**json.loads(line), "seconds": 0} for line in log] for log in logs)
+    assert first == second
+
+
+def assert_same(one: object, two: object, where: str) -> None:
+    if isinstance(one, Tensor):
+        assert isinstance(two, Tensor) and torch.equal(one, two), where
+    elif isinstance(one, dict):
+        assert isinstance(two, dict) and one.keys() == two.keys(), where
+        for key in one:
+            assert_same(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert isinstance(two, list) and len(one) == len(two), where
+        for n, (a, b) in enumerate(zip(one, two, strict=True)):
+            assert_same(a, b, f"{where}.{n}")
+    else:
+        assert one == two, where
+
+
+def test_a_run_is_not_overwritten_and_keeps_its_settings(cli: Cli, world: Path, tmp_path: Path) -> None:
+    arguments = (
+        "train", "--source-data", world / "sheep/coco.json", "--target-data", world / "giraffe/coco.json",
+        "--source", "sheep", "--target", "giraffe", "--config", world / "tiny.yaml", "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert cli(*arguments, "--steps", "1", "--set", "save_every=1").code == 0
+    again = cli(*arguments)
+    assert again.code == 1
+    assert "add --resume" in again.err
+    other = cli(*arguments, "--resume", "--seed", "5")
+    assert other.code == 1
+    assert "another seed" in other.err
+    nothing = cli(*arguments[:-1], tmp_path / "empty", "--resume")
+    assert nothing.code == 1
+    assert "no checkpoint" in nothing.err
+    unknown = cli(*arguments[:9], "--config", "nope", "--output", tmp_path / "x")
+    assert unknown.code == 2
+    assert "small-data" in unknown.err
+    bad = cli(*arguments, "--set", "data.sise=3")
+    assert bad.code == 2
+    assert "data.sise" in bad.err
+    missing = cli("train", *arguments[1:6], "unicorn", *arguments[7:-1], tmp_path / "y")
+    assert missing.code == 1
+    assert "no class 'unicorn'; it has: sheep" in missing.err
