@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.config import CompositingConfig
+from instapipe.imaging.filling import fill
 from instapipe.structures import BoolMask, Pixels
-from instapipe.translation.windows import enlarged, resized
+from instapipe.translation.windows import enlarged
 
 Background = Literal["natural", "exact"]
 _FAINT = 0.02
 """A matte below this is nothing: a tanh never quite reaches its ends, and the changed region must have one."""
-_FILL_SIDE = 512
-"""Old instances are filled in at this scale at most: what is filled in is smooth, and Telea's time grows with area."""
 _FEATHER = 1 / 16
 """Width of the soft border of a window that replaces the photo's, as a share of its shorter side."""
 
@@ -78,7 +77,7 @@ def blend(
         new = enlarged(mattes.max(axis=0, initial=0), size) >= 0.5
         weight *= np.clip(1 - distance(old | new) / (seam + 1), 0, 1)
     if settings.compositing.mode == "matte":
-        background, hole = remove_instances(window, old, rim=rim, radius=settings.compositing.inpaint_radius)
+        background, hole = remove_instances(window, old, rim=rim)
         changed = hole | (weight > 0)
     else:
         background, changed = window, weight > 0
@@ -97,7 +96,7 @@ def blend(
     return out, changed
 
 
-def remove_instances(window: Pixels, old: BoolMask, *, rim: float, radius: int) -> tuple[Pixels, BoolMask]:
+def remove_instances(window: Pixels, old: BoolMask, *, rim: float) -> tuple[Pixels, BoolMask]:
     """`window` with what lies under `old` filled in from around it, and where it changed.
 
     The hole reaches `rim` pixels further than `old`; over the rim the filling fades into the photo.
@@ -106,19 +105,11 @@ def remove_instances(window: Pixels, old: BoolMask, *, rim: float, radius: int) 
     hole = away <= rim if rim >= 1 else old
     if not hole.any() or hole.all():
         return window, np.zeros(old.shape, dtype=np.bool_)
-    size = (window.shape[0], window.shape[1])
-    factor = min(1.0, _FILL_SIDE / max(size))
-    small_size = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
-    # A pixel that the hole touches at all is part of it, else the old animal's rim would colour the filling.
-    small_hole = (resized(hole.astype(np.uint8) * np.uint8(255), small_size) > 0).astype(np.uint8)
-    if small_hole.all():
-        return window, np.zeros(old.shape, dtype=np.bool_)
-    filled = cv2.inpaint(resized(window, small_size), small_hole, radius, cv2.INPAINT_TELEA)
+    filled = fill(window, hole)
     out = window.copy()
     fade = np.clip((rim + 1 - away) / (rim / 2 + 1), 0, 1)[hole]
     for channel in range(3):
-        plane = enlarged(np.ascontiguousarray(filled[:, :, channel]).astype(np.float32), size)
-        mixed = fade * plane[hole] + (1 - fade) * window[:, :, channel][hole]
+        mixed = fade * filled[:, :, channel][hole] + (1 - fade) * window[:, :, channel][hole]
         out[:, :, channel][hole] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
     return out, hole
 
