@@ -20,9 +20,10 @@ from typing import Any
 
 from instapipe import imaging, masks
 from instapipe.errors import OutputError
+from instapipe.masks.folder import JSON_NAME
 from instapipe.pipeline.formats import json_bytes
 from instapipe.pipeline.rollout import Rollout
-from instapipe.structures import Photo
+from instapipe.structures import Instances, Photo
 
 _STEM = "photo"
 """What the cached files are named after: the cache knows no names."""
@@ -43,13 +44,20 @@ class Written:
 
 def encoded(photo: Photo, rollout: Rollout, suffix: str) -> dict[str, bytes]:
     """The files of one photo under neutral names. Raises UsageError, OutputError."""
-    translation = rollout.translation
     files = {
-        _PICTURE + suffix: imaging.encode_image(translation.pixels, suffix, alpha=photo.alpha),
+        _PICTURE + suffix: imaging.encode_image(rollout.pixels, suffix, alpha=photo.alpha),
         _FILMSTRIP: imaging.encode_image(imaging.filmstrip(rollout.frames), ".png"),
-        _STEPS: json_bytes([list(region) for region in translation.regions]),
+        _STEPS: json_bytes([list(region) for region in rollout.regions]),
     }
-    files.update(masks.folder_files(masks.Entry(f"{_STEM}.png", translation.instances)))
+    document: dict[str, Any] = {}
+    for instances in rollout.translated() if rollout.regions else [Instances(photo.size)]:
+        step = dict(masks.folder_files(masks.Entry(f"{_STEM}.png", instances)))
+        described = json.loads(step.pop(JSON_NAME))
+        document = document or {**described, "annotations": []}
+        for annotation in described["annotations"]:
+            document["annotations"].append({**annotation, "id": len(document["annotations"]) + 1})
+        files.update(step)
+    files[JSON_NAME] = json_bytes(document)
     return files
 
 
@@ -90,10 +98,10 @@ def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) 
     drop_older_masks(paths.masks, keep=set(names.values()))
     for name, shown in names.items():
         imaging.write_atomically(paths.masks / shown, files[name])
-    document = json.loads(files["instances.json"])
+    document = json.loads(files[JSON_NAME])
     for image in document["images"]:
         image["file_name"] = picture.name
-    imaging.write_atomically(paths.masks / "instances.json", json_bytes(document))
+    imaging.write_atomically(paths.masks / JSON_NAME, json_bytes(document))
     imaging.write_atomically(paths.filmstrip, files[_FILMSTRIP])
     imaging.write_atomically(picture, picture_bytes(files))
     return paths
@@ -101,7 +109,7 @@ def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) 
 
 def drop_older_masks(folder: Path, keep: set[str]) -> None:
     """Masks of an earlier run with other instances would be read as this one's. Only in a folder that we wrote."""
-    if not (folder / "instances.json").is_file():
+    if not (folder / JSON_NAME).is_file():
         return
     try:
         for path in folder.iterdir():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from instapipe import imaging
 from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step
 from instapipe.pipeline.store import Store
 from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction, StepRecord, Surface
-from instapipe.structures import Instances, Mask, Photo, Pixels, Translation
+from instapipe.structures import Instances, Mask, Photo, Pixels
 from instapipe.translation.native import Blend
 
 
@@ -22,12 +20,35 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class Rollout:
-    """A translation, how it came about, and a small picture of the photo and of each step."""
+    """A translation and how it came about.
 
-    translation: Translation
+    pixels: uint8 (H, W, 3), the photo after the last step.  regions: per step the rectangle (x0, y0, x1, y1) outside
+    which nothing changed.  hits: per step, whether it came from the cache.  frames: small pictures of the photo and of
+    each step.
+    """
+
+    pixels: Pixels
+    target: str
+    regions: list[tuple[int, int, int, int]] = field(default_factory=list)
     hits: list[bool] = field(default_factory=list)
     frames: list[Pixels] = field(default_factory=list)
-    regions: list[tuple[int, int, int, int]] = field(default_factory=list)
+    _packed: list[tuple[tuple[int, ...], tuple[float, ...], bytes]] = field(default_factory=list)
+
+    def add(self, record: StepRecord, chosen: Instances, hit: bool) -> Instances:
+        """Take a step in; returns its translated instances: the target's label, the numbers of their sources."""
+        self._packed.append((chosen.numbers, chosen.scores, masks_bytes(chosen.size, record.masks)))
+        self.regions.append(record.changed.box)
+        self.hits.append(hit)
+        return self._instances(record.masks, chosen.scores, chosen.numbers)
+
+    def translated(self) -> Iterator[Instances]:
+        """The translated instances, a step at a time: together, 64 of them would be as large as the photo."""
+        for numbers, scores, masks in self._packed:
+            yield self._instances(read_masks(masks), scores, numbers)
+
+    def _instances(self, masks: tuple[Mask, ...], scores: tuple[float, ...], numbers: tuple[int, ...]) -> Instances:
+        size = (self.pixels.shape[0], self.pixels.shape[1])
+        return Instances(size, masks, (self.target,) * len(masks), scores, numbers)
 
 
 def surface_for(photo: Photo, layout: Layout, blend: Blend) -> Surface:
@@ -54,39 +75,25 @@ def roll_out(
     Raises Stopped between two steps once `stopped` says so: what was computed stays in the cache.
     """
     surface = surface_for(photo, layout, blend)
-    changed = np.zeros(photo.size, dtype=np.bool_)
     side = imaging.frame_side(len(steps) + 1)
     before = [outline for step in steps for outline in imaging.outlines(pick(step.numbers), side)]
-    rollout = Rollout(Translation(photo.pixels, Instances(photo.size), (), Mask.from_dense(changed)))
+    rollout = Rollout(photo.pixels, target)
     rollout.frames.append(imaging.thumbnail(photo.pixels, before, "photo", side))
     after: list[imaging.Outline] = []
-    packed: list[bytes] = []
     for step in steps:
         if stopped():
             raise Stopped
+        chosen = pick(step.numbers)
         entry = store.get("translate", step.inputs)
-        rollout.hits.append(entry is not None)
         if entry is not None:
             record = StepRecord.read(entry.files)
         else:
-            record = surface.run(step.window, pick(step.numbers).masks, step_function)
+            record = surface.run(step.window, chosen.masks, step_function)
             store.put("translate", step.inputs, record.files())
         surface.apply(record)
-        x0, y0, x1, y1 = record.changed.box
-        changed[y0:y1, x0:x1] |= record.changed.crop
-        rollout.regions.append(record.changed.box)
-        new = _translated(pick(step.numbers), record.masks, target)
-        packed.append(masks_bytes(photo.size, record.masks))
-        after += imaging.outlines(new, side)
+        after += imaging.outlines(rollout.add(record, chosen, entry is not None), side)
         # Named by number, as files and overlays name them.
         caption = f"step {len(rollout.hits)}: {', '.join(str(number) for number in step.numbers)}"
         rollout.frames.append(imaging.thumbnail(surface.picture(), after, caption, side))
-    chosen = pick([number for step in steps for number in step.numbers])
-    translated = _translated(chosen, [mask for data in packed for mask in read_masks(data)], target)
-    rollout.translation = Translation(surface.picture(), translated, tuple(rollout.regions), Mask.from_dense(changed))
+    rollout.pixels = surface.picture()
     return rollout
-
-
-def _translated(chosen: Instances, masks: Sequence[Mask], target: str) -> Instances:
-    """The masks that the `chosen` became, with their numbers and scores."""
-    return Instances(chosen.size, tuple(masks), (target,) * len(chosen), chosen.scores, chosen.numbers)
