@@ -1,0 +1,132 @@
+"""`instapipe weights`: what is bundled, and the authors' checkpoints through the front door."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import worlds
+from conftest import Cli
+
+from instapipe.networks.cards import bundled, digest
+from instapipe.resources import weights_root
+
+OFFICIAL = Path(__file__).parent / "data" / "parity" / "train_small"
+NAMES = [folder.name for _, folder in bundled()]
+
+
+def test_bundled_weights_are_what_their_cards_say(cli: Cli) -> None:
+    listed = cli("weights", "list")
+    assert listed.code == 0
+    for name in NAMES:
+        assert name in listed.out
+        card = json.loads(cli("weights", "show", name).out)
+        assert card["name"] == name
+        assert card["licence"]
+        assert card["data"]
+    checked = cli("weights", "verify")
+    assert checked.code == 0, checked.err
+    assert checked.out.count("good") == len([*weights_root().glob("*/*.safetensors")]) - judges()
+
+
+def judges() -> int:
+    """Files of cards that are neither translators nor segmenters: the judge has a command of its own."""
+    names = {*NAMES}
+    return len([path for path in weights_root().glob("*/*.safetensors") if path.parent.name not in names])
+
+
+def test_all_weights_together_stay_small() -> None:
+    assert sum(path.stat().st_size for path in weights_root().rglob("*.safetensors")) < 70e6
+
+
+def test_a_version_may_be_left_out(cli: Cli) -> None:
+    if not NAMES:
+        pytest.skip("no weights are bundled yet")
+    name = NAMES[0]
+    assert json.loads(cli("weights", "show", name.rpartition("-")[0]).out)["name"].startswith(name.rpartition("-")[0])
+    unknown = cli("weights", "show", "sheep2unicorn")
+    assert unknown.code == 2
+    assert "bundled:" in unknown.err
+
+
+def test_damage_is_noticed(cli: Cli, tmp_path: Path) -> None:
+    folder = worlds.write_weights(tmp_path / "w-1")
+    assert cli("weights", "verify", folder).code == 0
+    path = folder / "source_to_target.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    ran = cli("weights", "verify", folder)
+    assert ran.code == 2
+    assert "w-1/source_to_target.safetensors" in ran.err
+    photo, masks = worlds.write_photo(tmp_path / "photo.png"), worlds.write_masks(tmp_path / "m", "photo")
+    ran = cli("translate", photo, "--source", "sheep", "--target", "giraffe", "--weights", folder, "--masks", masks)
+    assert ran.code == 2
+    assert "sha256 differs" in ran.err
+
+
+def test_the_authors_checkpoints_import_and_translate(cli: Cli, tmp_path: Path) -> None:
+    """Width and blocks are read from the state dict; no size on the card: the photo keeps its own."""
+    ran = cli(
+        "weights", "import", OFFICIAL / "start_net_G_A.pth", OFFICIAL / "start_net_G_B.pth",
+        "--source", "sheep", "--target", "giraffe", "--output", tmp_path / "authors-1",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "width 8, 9 blocks" in ran.out
+    card = json.loads((tmp_path / "authors-1" / "card.json").read_text())
+    assert card["generator"]["form"] == "paper"
+    assert card["size"] is None
+    photo, masks = worlds.write_photo(tmp_path / "photo.png"), worlds.write_masks(tmp_path / "m", "photo")
+    for target, source in (("giraffe", "sheep"), ("sheep", "giraffe")):
+        ran = cli(
+            "translate", photo, "--source", source, "--target", target, "--masks", masks, "--region", "whole",
+            "--weights", tmp_path / "authors-1", "--output", tmp_path / f"{target}.png",
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+        picture = cv2.imread(str(tmp_path / f"{target}.png"))
+        assert picture.shape == cv2.imread(str(photo)).shape
+        assert np.abs(picture.astype(int) - cv2.imread(str(photo))).mean() > 1
+
+
+def test_one_file_is_enough_and_a_file_names_its_folder(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("--source", "sheep", "--target", "giraffe", "--size", "64x64", "--output", tmp_path / "one-1")
+    assert cli("weights", "import", OFFICIAL / "start_net_G_A.pth", *arguments).code == 0
+    again = cli("weights", "import", OFFICIAL / "start_net_G_A.pth", *arguments)
+    assert again.code == 1
+    assert "never overwritten" in again.err
+    photo, masks = worlds.write_photo(tmp_path / "photo.png"), worlds.write_masks(tmp_path / "m", "photo")
+    file = tmp_path / "one-1" / "source_to_target.safetensors"
+    there = cli("translate", photo, "--source", "sheep", "--target", "giraffe", "--masks", masks, "--weights", file)
+    assert there.code == 0, there.err
+    back = cli("translate", photo, "--source", "giraffe", "--target", "sheep", "--masks", masks, "--weights", file)
+    assert back.code == 2
+
+
+def test_what_is_no_checkpoint_is_refused(cli: Cli, tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (str(tmp_path / "harm"),)
+
+    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harm()))
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    shutil.copy(OFFICIAL / "start_net_G_A.pth", tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:5000])
+    for name in ("harm.pth", "other.pth", "cut.pth", "missing.pth"):
+        ran = cli(
+            "weights", "import", tmp_path / name, "--source", "a", "--target", "b", "--output", tmp_path / "out-1"
+        )
+        assert ran.code == 2, name
+        assert len(ran.err.splitlines()) == 1
+        assert not (tmp_path / "out-1").exists()
+    assert not (tmp_path / "harm").exists()
+
+
+def test_digest_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
