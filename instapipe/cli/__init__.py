@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-segmenter": ("instapipe.cli.train_segmenter", "Train the compact Mask R-CNN that makes the masks."),
     "evaluate": ("instapipe.cli.evaluate", "Measure translations by an independent judge: metrics, table, report."),
     "train-judge": ("instapipe.cli.train_judge", "Train the independent judge, and measure how far to believe it."),
+    "data": ("instapipe.cli.data", "Training sets: check them, pack them to carry them elsewhere."),
     "weights": ("instapipe.cli.weights", "Weights: list, show, verify, export from a run, import the authors'."),
     "cache": ("instapipe.cli.cache", "Where results are kept: path, ls, explain, prune, verify, clear."),
     "doctor": ("instapipe.cli.doctor", "What is installed, what this machine can do, where cache and weights live."),

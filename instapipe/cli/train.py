@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from instapipe.cli.sides import Segmenting, read_side, write_refused
 from instapipe.config import read_yaml
 from instapipe.errors import ConfigError
 from instapipe.resources import configs_root
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
     from instapipe.training.config import TrainConfig
     from instapipe.training.loop import Progress, Run
 
+HINT = "a discriminator can count instead of looking at shapes; try --set data.balance=match, or data.max_instances=1"
+
 
 def command(
-    source_data: Annotated[Path, typer.Option(help="COCO JSON of the source domain; images beside it or in images/.")],
-    target_data: Annotated[Path, typer.Option(help="COCO JSON of the target domain.")],
+    source_data: Annotated[
+        Path,
+        typer.Option(help="COCO JSON (images beside it or in images/), or a folder of photos, with or without masks."),
+    ],
+    target_data: Annotated[Path, typer.Option(help="The same for the target domain.")],
     source: Annotated[str, typer.Option(help="Class to translate from.")],
     target: Annotated[str, typer.Option(help="Class to translate to.")],
     output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, samples, log.")],
@@ -33,20 +39,35 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")] = "auto",
+    source_masks: Annotated[
+        Path | None, typer.Option(help="Masks of the source photos, if not beside them.", metavar="PATH")
+    ] = None,
+    target_masks: Annotated[Path | None, typer.Option(help="Masks of the target photos.", metavar="PATH")] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="Who makes masks for photos that have none.", metavar="NAME")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where those masks are kept.", metavar="DIR")] = None,
 ) -> None:
     """Train a translator on photos with instance masks. Ctrl-C saves; --resume goes on exactly where it stopped."""
     from rich.console import Console
 
-    from instapipe.data.domains import read_domain
+    from instapipe.data.balance import NOTABLE, separation
+    from instapipe.data.domains import cut_domain, match_counts
     from instapipe.training import loop
     from instapipe.training.config import TrainConfig
 
     console = Console()
     settings = read_yaml(find_config(config), TrainConfig, overrides(steps, seed, set_ or []))
+    place = resolve_device(device)
+    how = Segmenting(segmenter, cache, place)
+    sides = (
+        read_side(source_data, source, source_masks, settings.data.gate, how, console),
+        read_side(target_data, target, target_masks, settings.data.gate, how, console),
+    )
     with console.status("cutting samples"):
         first, second = (
-            read_domain(path, label, cutting(settings), held_out=settings.held_out, seed=settings.seed)
-            for path, label in ((source_data, source), (target_data, target))
+            cut_domain(side.photos, side.label, cutting(settings), held_out=settings.held_out, seed=settings.seed)
+            for side in sides
         )
     for domain in (first, second):
         dropped = ", ".join(f"{count} {reason}" for reason, count in domain.dropped.items())
@@ -54,7 +75,19 @@ def command(
             f"{domain.label}: {len(domain.learning)} samples to learn from, {len(domain.held_out)} held out"
             + (f"; left out: {dropped}" if dropped else "")
         )
-    run = loop.start(settings, first, second, output, device=resolve_device(device), resume=resume)
+    apart = separation(first.counts(), second.counts())
+    if apart > NOTABLE:
+        console.print(
+            f"the number of instances alone tells {source} from {target} ({apart:.0%} of pairs): "
+            + ("instances are pasted in (data.balance: match)" if settings.data.balance == "match" else HINT),
+            soft_wrap=True,
+        )
+    if settings.data.balance == "match":
+        first, second = match_counts(first, second)
+    run = loop.start(settings, first, second, output, device=place, resume=resume)
+    refused = write_refused(run.folder, sides)
+    if refused is not None:
+        console.print(f"what was not good enough to learn from: {refused}", soft_wrap=True)
     console.print(f"{loop.hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
     if run.resumed:
         console.print(f"resumed at step {run.step}")

@@ -1,76 +1,83 @@
-"""COCO JSON + images, as a list of annotated photos of one class."""
+"""COCO JSON + images, as annotated photos of one class.
+
+A pack (`instapipe data pack`) is such a file with three fields more, which keep for its windows what was true of the
+photos they were cut from: `cut_from` of an image, `whole` and `role` of an annotation.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
+from instapipe.data.photos import AnnotatedPhoto, Instance
+from instapipe.errors import DataError, MaskError
+from instapipe.masks.coco import segmentation
+from instapipe.masks.records import MAX_COLLECTION_BYTES, check_size, parse_json, read_bytes
 
-from instapipe.errors import DataError
-from instapipe.structures import BoolMask
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotatedPhoto:
-    """One photo and the annotations of the wanted class.
-
-    path: the image file.  size: (H, W).  segmentations: RLE or polygons, as in the JSON.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    segmentations: tuple[Any, ...]
-
-    def masks(self) -> list[BoolMask]:
-        """Each bool (H, W)."""
-        return [decode(segmentation, self.size) for segmentation in self.segmentations]
-
-
-def decode(segmentation: Any, size: tuple[int, int]) -> BoolMask:
-    """Polygons or either RLE form -> bool (H, W)."""
-    height, width = size
-    if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    return np.asarray(coco_mask.decode(rle), dtype=np.bool_)
+Fields = dict[str, Any]
 
 
 def read_class(path: Path, label: str) -> list[AnnotatedPhoto]:
     """The photos of a COCO JSON that show `label`, crowd annotations left out, in the order of the file.
 
-    Images are looked for beside the JSON and in `images/` beside it. Raises DataError where the file is no COCO JSON,
+    Images are looked for in `images/` beside the JSON and beside it. Raises DataError where the file is no COCO JSON,
     knows no such class, has no photo of it, or an image is missing.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        categories = {str(c["name"]): int(c["id"]) for c in content["categories"]}
-        images = {int(i["id"]): i for i in content["images"]}
-        annotations = content["annotations"]
-    except OSError as error:
-        raise DataError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+        content = parse_json(read_bytes(path, MAX_COLLECTION_BYTES), f"data {str(path)!r}")
+        categories = {str(category["name"]): category["id"] for category in content["categories"]}
+        images = {image["id"]: image for image in content["images"]}
+        found: dict[Any, list[Fields]] = {}
+        for annotation in content["annotations"]:
+            if annotation["category_id"] == categories.get(label) and not annotation.get("iscrowd"):
+                found.setdefault(annotation["image_id"], []).append(annotation)
+    except MaskError as error:
+        raise DataError(str(error)) from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{str(path)!r} is no COCO JSON (images, annotations, categories): {error!r}") from error
     if label not in categories:
         raise DataError(f"{str(path)!r} has no class {label!r}; it has: {', '.join(sorted(categories))}")
-    found: dict[int, list[Any]] = {}
-    for annotation in annotations:
-        if int(annotation["category_id"]) == categories[label] and not annotation.get("iscrowd"):
-            found.setdefault(int(annotation["image_id"]), []).append(annotation["segmentation"])
     if not found:
         raise DataError(f"{str(path)!r} has no instance of {label!r}")
-    folders = [path.parent / "images", path.parent]
-    photos = []
-    for image_id, segmentations in found.items():
-        image = images[image_id]
-        file = next((f / image["file_name"] for f in folders if (f / image["file_name"]).is_file()), None)
-        if file is None:
-            raise DataError(f"image {image['file_name']!r} of {str(path)!r} is neither in {folders[0]} nor beside it")
-        photos.append(AnnotatedPhoto(file, (int(image["height"]), int(image["width"])), tuple(segmentations)))
-    return photos
+    missing = [key for key in found if key not in images]
+    if missing:
+        raise DataError(f"{str(path)!r}: annotations of image {missing[0]!r}, which is not listed")
+    return [_photo(path, images[key], annotations) for key, annotations in found.items()]
+
+
+def find_image(path: Path, name: str) -> Path | None:
+    """The image that the JSON at `path` calls `name`."""
+    places = (path.parent / "images" / name, path.parent / name)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _photo(path: Path, image: Fields, annotations: list[Fields]) -> AnnotatedPhoto:
+    name = str(image.get("file_name", ""))
+    file = find_image(path, name) if name else None
+    if file is None:
+        raise DataError(
+            f"image {name!r} of {str(path)!r} is neither in {path.parent / 'images'} nor beside the JSON; "
+            f"see: instapipe data check {path}"
+        )
+    origin = image.get("cut_from") or {}
+    stated = (image["height"], image["width"]) if "height" in image and "width" in image else None
+    decode = partial(_decode, annotations, stated, f"data {str(path)!r}, photo {name!r}")
+    return AnnotatedPhoto(file, str(origin.get("photo", file)), decode, origin.get("reach"))
+
+
+def _decode(
+    annotations: list[Fields], stated: tuple[int, int] | None, where: str, size: tuple[int, int]
+) -> tuple[Instance, ...]:
+    if stated is not None:
+        check_size(where, stated, size)
+    instances = []
+    for annotation in annotations:
+        mask = segmentation(annotation.get("segmentation"), size, f"{where}: annotation {annotation.get('id')}")
+        whole = annotation.get("whole")
+        if whole is None:
+            instances.append(Instance.of(mask))
+        else:
+            role = annotation.get("role", "centre")
+            instances.append(Instance(mask, whole["side"], whole["cut_off"], whole["area"], role))
+    return tuple(instances)

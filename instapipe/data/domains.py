@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
-from instapipe.data.coco import AnnotatedPhoto, read_class
-from instapipe.data.samples import (
-    Batch,
-    Crop,
-    Order,
-    Sample,
-    cut,
-    outline_on_border,
-    read_pixels,
-    resize_image,
-    resize_masks,
-    sample_batch,
-    square_window,
-)
+from instapipe.data.balance import Matching, paste
+from instapipe.data.geometry import cut, resize_image, resize_masks, square_window
+from instapipe.data.photos import AnnotatedPhoto, Instance
+from instapipe.data.samples import Batch, Crop, Order, Sample, sample_batch
 from instapipe.errors import DataError
-from instapipe.structures import Mask
 
 SMALLEST_CROP = 0.82
 """A window's random crop keeps at least this share of its side."""
@@ -51,7 +39,7 @@ class Cutting:
 class Domain:
     """Samples of one class.
 
-    dropped: how many instances were left out, by reason.
+    dropped: how many instances were left out, by reason.  matching: counts to reach by pasting; None: as photographed.
     """
 
     label: str
@@ -59,6 +47,11 @@ class Domain:
     learning: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
     dropped: dict[str, int]
+    matching: Matching | None = None
+
+    def counts(self) -> list[int]:
+        """How many instances each sample to learn from shows to the networks."""
+        return [min(len(sample.masks), self.cutting.max_instances) for sample in self.learning]
 
     def batch(self, step: int, size: int, *, seed: int) -> Batch:
         """The batch of `step` (0-based): a function of step and seed alone, so that a resumed run goes on exactly.
@@ -66,8 +59,19 @@ class Domain:
         Samples come in a new random order each epoch.
         """
         chosen = [self.learning[self._index(step * size + k, seed)] for k in range(size)]
+        if self.matching is not None:
+            # A draw of its own: with and without pasting, a step has the same samples and crops.
+            rng = torch.Generator().manual_seed(derive(seed, self.label, "paste", step))
+            chosen = [self._pasted(sample, self.matching, rng) for sample in chosen]
         rng = torch.Generator().manual_seed(derive(seed, self.label, "crop", step))
-        return sample_batch(chosen, self._crop, rng, size=self.cutting.size, max_instances=self.cutting.max_instances, order=self.cutting.order)
+        return sample_batch(
+            chosen,
+            self._crop,
+            rng,
+            size=self.cutting.size,
+            max_instances=self.cutting.max_instances,
+            order=self.cutting.order,
+        )
 
     def held_out_batch(self, count: int) -> Batch:
         """The first `count` held-out samples, cropped in the middle."""
@@ -75,7 +79,14 @@ class Domain:
         full = self.cutting.load_size
         side = self.cutting.size if self.cutting.mode == "photo" else full
         order: Order = "largest" if self.cutting.order == "random" else self.cutting.order
-        return sample_batch(self.held_out[:count], lambda _s, _r: Crop.centre(full, side), rng, size=self.cutting.size, max_instances=self.cutting.max_instances, order=order)
+        return sample_batch(
+            self.held_out[:count],
+            lambda _s, _r: Crop.centre(full, side),
+            rng,
+            size=self.cutting.size,
+            max_instances=self.cutting.max_instances,
+            order=order,
+        )
 
     def _crop(self, sample: Sample, rng: torch.Generator) -> Crop:
         full = sample.image.shape[0]
@@ -83,6 +94,11 @@ class Domain:
         window = self.cutting.mode == "window"
         sides = (round(SMALLEST_CROP * full), full) if window else (self.cutting.size, self.cutting.size)
         return Crop.sample(full, sides, rng)
+
+    def _pasted(self, sample: Sample, matching: Matching, rng: torch.Generator) -> Sample:
+        count = min(len(sample.masks), self.cutting.max_instances)
+        wanted = min(matching.wanted(count, rng), self.cutting.max_instances)
+        return paste(sample, self.learning, wanted, rng) if wanted > len(sample.masks) else sample
 
     def _index(self, position: int, seed: int) -> int:
         epoch, place = divmod(position, len(self.learning))
@@ -96,67 +112,86 @@ def derive(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def read_domain(path: Path, label: str, cutting: Cutting, *, held_out: int, seed: int) -> Domain:
-    """Read `path` (COCO JSON) and cut every sample once.
+def match_counts(source: Domain, target: Domain) -> tuple[Domain, Domain]:
+    """Both domains, pasting instances from now on so that their samples show as many."""
+    ours, theirs = source.counts(), target.counts()
+    return (
+        replace(source, matching=Matching.of(ours, theirs)),
+        replace(target, matching=Matching.of(theirs, ours)),
+    )
+
+
+def cut_domain(photos: Sequence[AnnotatedPhoto], label: str, cutting: Cutting, *, held_out: int, seed: int) -> Domain:
+    """Cut every sample of `photos` once.
 
     `held_out` photos, drawn by `seed`, give no sample for learning. Raises DataError, also where too little is left.
     """
-    photos = read_class(path, label)
-    if len(photos) < 2:
-        raise DataError(f"{str(path)!r} has one photo of {label!r}: at least two are needed, one to hold out")
-    held_out = min(held_out, len(photos) // 2)
+    origins = list(dict.fromkeys(photo.origin for photo in photos))
+    if len(origins) < 2:
+        raise DataError(f"{len(origins)} photos of {label!r}: at least two are needed, one to hold out")
+    held_out = min(held_out, len(origins) // 2)
     rng = torch.Generator().manual_seed(derive(seed, label, "held out"))
-    apart = set(torch.randperm(len(photos), generator=rng)[:held_out].tolist())
+    apart = {origins[i] for i in torch.randperm(len(origins), generator=rng)[:held_out].tolist()}
     dropped: dict[str, int] = {}
     learning: list[Sample] = []
     kept: list[Sample] = []
-    for index, photo in enumerate(photos):
-        (kept if index in apart else learning).extend(cut_samples(photo, cutting, dropped))
+    for photo in photos:
+        (kept if photo.origin in apart else learning).extend(cut_samples(photo, cutting, dropped))
     if not learning or not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none was refused"
-        raise DataError(f"{str(path)!r}: no usable instance of {label!r} to {'learn from' if not learning else 'hold out'} ({reasons})")
+        use = "to learn from" if not learning else "to hold out"
+        raise DataError(f"no usable instance of {label!r} {use} in {len(photos)} photos ({reasons})")
     return Domain(label, cutting, tuple(learning), tuple(kept), dropped)
 
 
 def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]) -> Iterator[Sample]:
-    """The samples of one photo: one in `photo` mode, one an instance in `window` mode. Counts what it drops."""
-    pixels = read_pixels(photo)
-    masks = [Mask.from_dense(mask) for mask in photo.masks()]
+    """The samples of one photo: one in `photo` mode, one an instance in `window` mode. Counts what it drops.
+
+    Raises PhotoError, MaskError, and DataError for a packed window that shows less than the window asked for.
+    """
+    if photo.reach is not None and cutting.mode == "window" and cutting.window_scale > photo.reach:
+        raise DataError(
+            f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than window_scale "
+            f"{cutting.window_scale:g}: pack again with a larger margin"
+        )
+    pixels, instances = photo.read()
     usable = []
-    for mask in masks:
-        reason = _refuse(mask, cutting)
+    for instance in instances:
+        reason = _refuse(instance, cutting)
         if reason is None:
-            usable.append(mask)
-        else:
+            usable.append(instance)
+        elif instance.role == "centre":
             dropped[reason] = dropped.get(reason, 0) + 1
-    if not usable:
+    if not any(instance.role == "centre" for instance in usable):
         return
     side = (cutting.load_size, cutting.load_size)
     if cutting.mode == "photo":
-        dense = np.stack([mask.dense() for mask in usable])
+        # In a packed window, a companion may be cut off by the window's edge.
+        shown = [instance for instance in usable if instance.mask.area >= 0.5 * instance.area]
+        dense = np.stack([instance.mask.dense() for instance in shown])
         yield Sample(resize_image(pixels, side), resize_masks(dense, side), photo.path.name)
         return
-    for mask in usable:
-        window = square_window(mask.box, cutting.window_scale)
+    for centre in (instance for instance in usable if instance.role == "centre"):
+        window = square_window(centre.mask.box, cutting.window_scale)
         area = (window[2] - window[0]) ** 2
-        others = [other for other in masks if other is not mask]
-        company = sum(int(other.window(window).sum()) for other in others) / area
-        if company > cutting.max_company:
+        inside = {other: int(other.mask.window(window).sum()) for other in instances if other is not centre}
+        if sum(inside.values()) / area > cutting.max_company:
             dropped["crowded window"] = dropped.get("crowded window", 0) + 1
             continue
-        chosen = [mask]
+        chosen = [centre]
         if cutting.max_instances > 1:
-            chosen += [o for o in others if o in usable and o.window(window).sum() >= 0.5 * o.area]
-        dense = np.stack([m.window(window) for m in chosen])
+            chosen += [other for other, seen in inside.items() if other in usable and seen >= 0.5 * other.area]
+        dense = np.stack([instance.mask.window(window) for instance in chosen])
         yield Sample(resize_image(cut(pixels, window), side), resize_masks(dense, side), photo.path.name)
 
 
-def _refuse(mask: Mask, cutting: Cutting) -> str | None:
-    x0, y0, x1, y1 = mask.box
-    if mask.area == 0:
+def _refuse(instance: Instance, cutting: Cutting) -> str | None:
+    if instance.role == "refused":
+        return "refused"
+    if instance.mask.area == 0:
         return "empty mask"
-    if max(x1 - x0, y1 - y0) < cutting.min_side:
+    if instance.side < cutting.min_side:
         return f"smaller than {cutting.min_side} px"
-    if outline_on_border(mask) > cutting.max_cut:
+    if instance.cut_off > cutting.max_cut:
         return "cut off by the photo's border"
     return None

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from instapipe.config import CompositingConfig, GeneratorConfig, Strict
+from instapipe.data.gate import Gate
 
 
 class DataSettings(Strict):
@@ -28,6 +29,10 @@ class DataSettings(Strict):
     max_company: float = Field(
         1.0, ge=0, le=1, description="share of the window that other instances of the class may cover (`window` only)"
     )
+    balance: Literal["none", "match"] = Field(
+        "none", description="`match`: instances are pasted in until both domains show as many of them"
+    )
+    gate: Gate = Field(Gate(), description="which masks are good enough, where photos without masks are segmented")
 
     @model_validator(mode="after")
     def _crop_fits(self) -> DataSettings:
