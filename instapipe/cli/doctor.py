@@ -248,4 +248,4 @@ def _engine_of(card: Any) -> str:
     weights = resolve_weights(settings, store)
     with Models(settings.device) as models:
         chosen = resolve_engine(settings, weights, store, lambda: models.choose_engine(weights, "auto", "auto"))
-    return f"{chosen['engine']}, {chosen['precision']} on {settings.device}"
+    return f"{chosen['engine']}, {chosen['precision']}"
