@@ -6,6 +6,7 @@ an editable install of one, reads the folders `weights/` and `configs/` beside t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -14,6 +15,16 @@ PACKAGE = Path(__file__).resolve().parent
 def weights_root() -> Path:
     """The folder of the bundled weights, one folder per card. It may be missing in a checkout without weights."""
     return _root("weights")
+
+
+def pulled_root() -> Path:
+    """The folder of pulled weights: $INSTAPIPE_WEIGHTS, or one in the user's data folder. It may be missing."""
+    given = os.environ.get("INSTAPIPE_WEIGHTS")
+    if given:
+        return Path(given).expanduser()
+    import platformdirs
+
+    return platformdirs.user_data_path("instapipe", appauthor=False) / "weights"
 
 
 def configs_root() -> Path:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import pickle
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -52,7 +55,7 @@ def test_a_version_may_be_left_out(cli: Cli) -> None:
     assert json.loads(cli("weights", "show", name.rpartition("-")[0]).out)["name"].startswith(name.rpartition("-")[0])
     unknown = cli("weights", "show", "sheep2unicorn")
     assert unknown.code == 2
-    assert "bundled:" in unknown.err
+    assert "known:" in unknown.err
 
 
 def test_damage_is_noticed(cli: Cli, tmp_path: Path) -> None:
@@ -125,6 +128,79 @@ def test_what_is_no_checkpoint_is_refused(cli: Cli, tmp_path: Path) -> None:
         assert len(ran.err.splitlines()) == 1
         assert not (tmp_path / "out-1").exists()
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A loopback server of a folder; a file called `cut` announces more than it sends."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object, **more: object) -> None:
+            super().__init__(*arguments, directory=str(tmp_path / "www"), **more)  # type: ignore[arg-type]
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            path = tmp_path / "www" / self.path.lstrip("/")
+            if path.with_suffix(".cut").exists():
+                content = path.read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content[: len(content) // 2])
+                return
+            super().do_GET()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}", tmp_path / "www"
+        running.shutdown()
+
+
+def test_pull(cli: Cli, server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, www = server
+    monkeypatch.setenv("INSTAPIPE_WEIGHTS", str(tmp_path / "pulled"))
+    folder = worlds.write_weights(www / "wolf2fox-1")
+    card = folder / "card.json"
+    card.write_text(card.read_text().replace('"sheep"', '"wolf"').replace('"giraffe"', '"fox"'))
+    file = folder / "source_to_target.safetensors"
+    whole = file.read_bytes()
+
+    def refused(words: str) -> None:
+        ran = cli("weights", "pull", f"{url}/wolf2fox-1/card.json")
+        assert ran.code == 2
+        assert words in ran.err
+        assert [*(tmp_path / "pulled").iterdir()] == []
+
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused("is not what its card says")
+    file.write_bytes(whole)
+    file.with_suffix(".cut").touch()
+    refused("cut off after")
+    file.with_suffix(".cut").unlink()
+    file.rename(folder / "elsewhere")
+    refused("File not found")
+    (folder / "elsewhere").rename(file)
+    assert cli("weights", "pull", f"{url}/wolf2fox-1/card.json").code == 0
+    assert "wolf <-> fox" in cli("weights", "list").out
+    photo, masks = worlds.write_photo(tmp_path / "photo.png"), worlds.write_masks(tmp_path / "m", "photo")
+    ran = cli("translate", photo, "--source", "wolf", "--target", "fox", "--masks", masks)
+    assert ran.code == 0, ran.err
+    again = cli("weights", "pull", f"{url}/wolf2fox-1/card.json")
+    assert again.code == 1
+    assert "there already" in again.err
+
+
+def test_pull_refuses_names_that_leave_their_folder(cli: Cli, server: tuple[str, Path], tmp_path: Path) -> None:
+    url, www = server
+    folder = worlds.write_weights(www / "bad-1")
+    card = folder / "card.json"
+    card.write_text(card.read_text().replace("source_to_target.safetensors", "../../x.safetensors"))
+    ran = cli("weights", "pull", f"{url}/bad-1/card.json")
+    assert ran.code == 2
+    assert "no plain file name" in ran.err
+    assert cli("weights", "pull", "file:///etc/passwd").code == 2
 
 
 def test_digest_is_sha256(tmp_path: Path) -> None:

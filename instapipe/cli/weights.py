@@ -1,29 +1,32 @@
-"""`instapipe weights`: list, show, verify, export, import."""
+"""`instapipe weights`: list, show, verify, pull, export, import."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from instapipe.config import SegmenterCard, TranslatorCard
 from instapipe.errors import ConfigError, WeightsError
 
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
 command = typer.Typer(no_args_is_help=True)
 
 
 @command.command("list")
 def list_() -> None:
-    """The bundled weights: name, what they do, size."""
+    """The weights known by name, bundled or pulled: what they do, their size."""
     from rich.console import Console
     from rich.table import Table
 
-    from instapipe.networks.cards import bundled
+    from instapipe.networks.cards import known
 
     table = Table("name", "kind", "does", "size")
-    for card, folder in bundled():
+    for card, folder in known():
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         table.add_row(card.name, card.kind, _purpose(card), f"{size / 1e6:.1f} MB")
     Console().print(table)
@@ -41,17 +44,13 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Which ones; all bundled ones without.")] = None,
 ) -> None:
     """Compare every file with the digest in its card."""
-    from instapipe.networks.cards import bundled, digest
+    from instapipe.networks.cards import digest, known
+    from instapipe.networks.download import files_of
 
-    chosen = [_find(name) for name in names] if names else bundled()
+    chosen = [_find(name) for name in names] if names else known()
     bad = []
     for card, folder in chosen:
-        entries = (
-            [(entry.file, entry.sha256) for entry in card.directions.values()]
-            if isinstance(card, TranslatorCard)
-            else [(card.file, card.sha256)]
-        )
-        for file, expected in entries:
+        for file, expected in files_of(card):
             path = folder / file
             good = path.is_file() and digest(path) == expected
             typer.echo(f"{'good' if good else 'BAD '}  {card.name}/{file}")
@@ -59,6 +58,38 @@ def verify(
                 bad.append(f"{card.name}/{file}")
     if bad:
         raise WeightsError(f"{len(bad)} of the files are missing or not what their card says: {', '.join(bad)}")
+
+
+@command.command()
+def pull(
+    what: Annotated[str, typer.Argument(help="torchvision:v1, torchvision:v2, or the URL of a card.json.")],
+) -> None:
+    """Download weights: torchvision's COCO Mask R-CNN, or a folder of weights by the URL of its card."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    name, _, variant = what.partition(":")
+    if name == "torchvision":
+        from instapipe.segmentation import torchvision
+
+        with Console().status(f"pulling {what}"):
+            path = torchvision.pull(variant or "v2")
+        typer.echo(f"{path}")
+        return
+    from instapipe.networks.download import pull as download
+    from instapipe.resources import pulled_root
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(file: str, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = bar.add_task(file, total=total or None)
+            bar.update(tasks[file], completed=done)
+
+        card = download(what, pulled_root(), report)
+    typer.echo(f"{card.name}: {_purpose(card)}; in {pulled_root() / card.name}")
 
 
 @command.command()

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from instapipe.config import SegmenterCard, TranslatorCard, explain
 from instapipe.errors import WeightsError
-from instapipe.resources import weights_root
+from instapipe.resources import pulled_root, weights_root
 
 CARD = "card.json"
 Kind = Literal["translator", "segmenter"]
@@ -54,8 +54,17 @@ def read_card(folder: Path) -> TranslatorCard | SegmenterCard | None:
 
 def bundled() -> list[tuple[TranslatorCard | SegmenterCard, Path]]:
     """Every bundled card with its folder, by name."""
+    return _cards(weights_root())
+
+
+def known() -> list[tuple[TranslatorCard | SegmenterCard, Path]]:
+    """Every card that has a name here: the bundled ones, then those that were pulled."""
+    return [*bundled(), *_cards(pulled_root())]
+
+
+def _cards(root: Path) -> list[tuple[TranslatorCard | SegmenterCard, Path]]:
     found = []
-    for path in sorted(weights_root().glob(f"*/{CARD}")):
+    for path in sorted(root.glob(f"[!.]*/{CARD}")):
         card = read_card(path.parent)
         if card is not None:
             found.append((card, path.parent))
@@ -80,7 +89,7 @@ def find_card(name: str, kind: Kind) -> tuple[TranslatorCard | SegmenterCard, Pa
         if card is None or card.kind != kind:
             raise WeightsError(f"weights {name!r} are no {kind}'s")
         return card, path
-    cards = {card.name: (card, folder) for card, folder in bundled() if card.kind == kind}
+    cards = {card.name: (card, folder) for card, folder in reversed(known()) if card.kind == kind}
     if name in cards:
         return cards[name]
     versions = [n for n in cards if n.rpartition("-")[0] == name and n.rpartition("-")[2].isdigit()]
@@ -88,16 +97,16 @@ def find_card(name: str, kind: Kind) -> tuple[TranslatorCard | SegmenterCard, Pa
         return cards[max(versions, key=lambda n: int(n.rpartition("-")[2]))]
     close = difflib.get_close_matches(name, cards, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    known = ", ".join(sorted(cards)) or "none"
-    raise WeightsError(f"no {kind} weights {name!r}{hint}; bundled: {known}; or give a folder that holds a {CARD}")
+    names = ", ".join(sorted(cards)) or "none"
+    raise WeightsError(f"no {kind} weights {name!r}{hint}; known: {names}; or give a folder that holds a {CARD}")
 
 
 def find_translator(source: str, target: str) -> tuple[TranslatorCard, Path]:
-    """The newest bundled translator of `source` into `target`, in either direction of its pair.
+    """The newest known translator of `source` into `target`, in either direction of its pair.
 
     Raises WeightsError, which lists the pairs known.
     """
-    cards = [(c, f) for c, f in bundled() if isinstance(c, TranslatorCard)]
+    cards = [(c, f) for c, f in known() if isinstance(c, TranslatorCard)]
     matches = [(c, f) for c, f in cards if direction_of(c, source, target) is not None]
     if matches:
         return max(matches, key=lambda match: (match[0].source == source, _version(match[0].name)))
@@ -106,7 +115,7 @@ def find_translator(source: str, target: str) -> tuple[TranslatorCard, Path]:
         | {f"{c.target} -> {c.source}" for c, _ in cards if "target_to_source" in c.directions}
     )
     raise WeightsError(
-        f"no bundled weights translate {source!r} to {target!r}; known: {', '.join(pairs) or 'none'}; or give --weights"
+        f"no weights here translate {source!r} to {target!r}; known: {', '.join(pairs) or 'none'}; or give --weights"
     )
 
 
