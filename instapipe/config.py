@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from instapipe.errors import ConfigError
@@ -128,6 +127,8 @@ def read_yaml(path: Path, model: type[M], overrides: dict[str, Any] | None = Non
 
     Raises ConfigError for a missing file, bad YAML, unknown fields and values out of range.
     """
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:

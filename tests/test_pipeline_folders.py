@@ -246,7 +246,7 @@ def test_a_torn_ledger_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
 def test_scratch_files_of_the_dead_are_swept(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    mine = imaging.encode._host()
+    mine = imaging.files._host()
     (tmp_path / "sub").mkdir()
     left = tmp_path / "sub" / f".instapipe-{mine}-{dead.pid}-0123.tmp"
     alive = tmp_path / f".instapipe-{mine}-{os.getpid()}-0123.tmp"

@@ -14,9 +14,7 @@ from instapipe.errors import UsageError
 from instapipe.pipeline.runner import Runner
 from instapipe.pipeline.settings import TranslateSettings, parse_numbers, parse_size
 from instapipe.pipeline.store import DEFAULT_CAP, Store, default_root
-from instapipe.pipeline.verify import ON_FAILURE, VerifyingRunner
 from instapipe.resources import configs_root
-from instapipe.verdict.card import DEFAULT
 
 Source = Annotated[str | None, typer.Option("--source", help="Class that is translated.", metavar="CLASS")]
 Target = Annotated[str | None, typer.Option("--target", help="Class that it becomes.", metavar="CLASS")]
@@ -108,6 +106,9 @@ def runner_maker(verify: str | None, judge: str | None) -> Callable[..., Runner]
         if judge is not None:
             raise UsageError("--judge is for --verify: add --verify flag")
         return Runner
+    from instapipe.pipeline.verify import ON_FAILURE, VerifyingRunner
+    from instapipe.verdict.card import DEFAULT
+
     if verify not in ON_FAILURE:
         raise UsageError(f"--verify must be one of {', '.join(ON_FAILURE)}, got {verify!r}")
     return partial(VerifyingRunner, on_failure=verify, judge_name=judge or DEFAULT)

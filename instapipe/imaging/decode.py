@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 import warnings
 from pathlib import Path
 
@@ -19,19 +17,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from instapipe.errors import PhotoError
+from instapipe.imaging.files import MAX_PIXELS, PHOTO_SUFFIXES, read_bytes
 from instapipe.structures import Photo, Pixels
-
-MAX_PIXELS = 150_000_000
-"""The largest photo that is decoded unless asked otherwise (Pillow itself refuses more than 178 million)."""
-
-MAX_BYTES = 1 << 30
-"""The largest file that is read."""
-
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif"}
-)
-"""Endings by which folders are searched; a photo named on its own may be called anything."""
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 _OWN_SUFFIXES = {
@@ -45,26 +32,6 @@ _OWN_SUFFIXES = {
 
 # Large photos are judged below, against the caller's limit: Pillow's warning at half of its own adds nothing.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The bytes of the file `path`; raises PhotoError for what is missing, unreadable, no file, empty or huge."""
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise PhotoError(f"photo {str(path)!r} is a folder")
-        if not stat.S_ISREG(status.st_mode):
-            raise PhotoError(f"photo {str(path)!r} is no ordinary file")
-        if status.st_size > MAX_BYTES:
-            raise PhotoError(f"photo {str(path)!r} has {status.st_size >> 20} MB; at most {MAX_BYTES >> 20} are read")
-        data = path.read_bytes()
-    except OSError as error:
-        raise PhotoError(f"cannot read photo {str(path)!r}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise PhotoError(f"cannot read photo {str(path)!r}: {error}") from error
-    if not data:
-        raise PhotoError(f"photo {str(path)!r} is an empty file")
-    return data
 
 
 def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> Photo:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -100,6 +99,8 @@ def trace(mask: Mask) -> list[Points]:
     """One closed polygon for each 4-connected part of `mask`, largest part first, in pixels of the photo."""
     if not mask.area:
         return []
+    import cv2
+
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.crop.astype(np.uint8), connectivity=4)
     order = sorted(range(1, count), key=lambda part: -int(stats[part, cv2.CC_STAT_AREA]))
     polygons = []
@@ -119,6 +120,8 @@ def joined(polygons: Sequence[Points]) -> Points:
 
 
 def _simplified(part: BoolMask) -> Points:
+    import cv2
+
     outline, *holes = _loops(part)
     area = int(np.count_nonzero(part))
     for tolerance in TOLERANCES if area >= SMALL else ():

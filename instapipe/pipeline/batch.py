@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from instapipe import imaging
 from instapipe.errors import InstapipeError, OutputError, UsageError
-from instapipe.pipeline import verify
 from instapipe.pipeline.jobs import Job
 from instapipe.pipeline.keys import key_of
 from instapipe.pipeline.ledger import Ledger
@@ -65,8 +64,17 @@ def translate_one(job: Job, runner: Runner, stopped: threading.Event) -> Done:
         hits=outcome.hits,
         run=outcome.run,
         dropped=tuple((record["number"], record["dropped"]) for record in instances if record["dropped"]),
-        notes=(*outcome.result["photo"]["notes"], *verify.notes(outcome.result)),
+        notes=(*outcome.result["photo"]["notes"], *_verification_notes(outcome.result)),
     )
+
+
+def _verification_notes(result: Mapping[str, Any]) -> tuple[str, ...]:
+    if "verification" not in result:
+        return ()
+    # The judge's modules cost a warm run time that most runs have no use for.
+    from instapipe.pipeline.verify import notes
+
+    return notes(result)
 
 
 def translate_many(jobs: Sequence[Job], runner: Runner, ledger: Ledger, *, workers: int) -> Iterator[Done]:

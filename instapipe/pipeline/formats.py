@@ -7,11 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instapipe.imaging import encode_image
+from instapipe import imaging
 from instapipe.pipeline.keys import instance_records
 from instapipe.structures import Instances, Mask, Pixels
 
@@ -78,13 +77,15 @@ def read_instances(files: Mapping[str, bytes], numbers: Sequence[int] | None = N
 
 def pixels_bytes(pixels: Pixels) -> bytes:
     """uint8 (H, W, 3) as PNG; an empty patch as nothing."""
-    return encode_image(pixels, ".png") if pixels.size else b""
+    return imaging.encode_image(pixels, ".png") if pixels.size else b""
 
 
 def read_pixels(data: bytes, size: tuple[int, int]) -> Pixels:
     """uint8 (H, W, 3) from :func:`pixels_bytes`."""
     if not data:
         return np.zeros((*size, 3), np.uint8)
+    import cv2
+
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
         raise ValueError("expected a PNG")

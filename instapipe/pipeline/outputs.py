@@ -16,14 +16,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instapipe import imaging, masks
 from instapipe.errors import OutputError
 from instapipe.masks.folder import JSON_NAME
 from instapipe.pipeline.formats import json_bytes
-from instapipe.pipeline.rollout import Rollout
 from instapipe.structures import Instances, Photo
+
+if TYPE_CHECKING:
+    from instapipe.pipeline.rollout import Rollout
 
 _STEM = "photo"
 """What the cached files are named after: the cache knows no names."""

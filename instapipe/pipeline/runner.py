@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,12 @@ from instapipe.pipeline.measure import Clock
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.plan import Layout, Step, lay_out, plan_steps
 from instapipe.pipeline.resolve import Found, Weights, find_segmenter, resolve_engine, resolve_weights
-from instapipe.pipeline.rollout import Rollout, roll_out
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Entry, Store
 from instapipe.structures import Instances
-from instapipe.translation.native import Blend
+
+if TYPE_CHECKING:
+    from instapipe.pipeline.rollout import Rollout
 
 VERSIONS = {
     "instapipe": __version__,
@@ -205,6 +206,10 @@ class Runner:
             pixels: NDArray[np.float32], step_masks: NDArray[np.bool_]
         ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             return self._models.step(self.weights, self.engine, pixels, step_masks)
+
+        # Not needed, with OpenCV under it, where every result is in the cache.
+        from instapipe.pipeline.rollout import roll_out
+        from instapipe.translation.native import Blend
 
         def pick(numbers: Sequence[int]) -> Instances:
             return read_instances(prepared.segmented.files, numbers)

@@ -16,16 +16,8 @@ from numpy.typing import NDArray
 from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
 from instapipe.structures import Mask, Pixels
 from instapipe.translation.native import Blend, blend, distance
-from instapipe.translation.windows import (
-    Rectangle,
-    cut,
-    cut_mask,
-    enlarged,
-    enlarged_mask,
-    inside,
-    shrink,
-    shrink_mask,
-)
+from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
+from instapipe.translation.windows import Rectangle, cut, cut_mask, inside
 
 State = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from instapipe.config import CompositingConfig
 from instapipe.imaging.filling import fill
 from instapipe.structures import BoolMask, Pixels
-from instapipe.translation.windows import enlarged
+from instapipe.translation.resampling import enlarged
 
 Background = Literal["natural", "exact"]
 _FAINT = 0.02

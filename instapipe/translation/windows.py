@@ -1,4 +1,4 @@
-"""Windows of a photo: where a step looks, what the model gets of it, and back. No torch: warm runs need the geometry.
+"""Windows of a photo: where a step looks. Geometry alone: a warm run needs it, and no torch or OpenCV.
 
 A window is a rectangle (x0, y0, x1, y1) of photo pixels, exclusive at the end, and may reach over the photo's border,
 where it shows the photo mirrored.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,57 +61,6 @@ def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:
     period = 2 * (length - 1)
     index = np.abs(np.arange(start, stop, dtype=np.intp)) % period
     return np.where(index < length, index, period - index)
-
-
-def shrink(window: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
-    """A window as the model sees it: float32 (h, w, 3) in [0, 255] of `size` (h, w); area-averaged where it shrinks."""
-    return resized(window, size).astype(np.float32)
-
-
-def shrink_mask(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """A mask at the model's `size` (h, w), still a mask: pixels of which half or more is covered.
-
-    One too thin for that keeps the pixels that it covers most.
-    """
-    if mask.shape == size:
-        return mask
-    covered = resized(mask.astype(np.uint8) * np.uint8(255), size)
-    out = covered >= 128
-    if mask.any() and not out.any():
-        out = covered >= max(1, int(covered.max()))
-        if not out.any():
-            # Nearly nothing of it: the pixel under its first one.
-            row, column = np.argwhere(mask)[0]
-            out[int(row * size[0] / mask.shape[0]), int(column * size[1] / mask.shape[1])] = True
-    return np.asarray(out)
-
-
-def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (H, W[, C]) at `size` (h, w): area-averaged where it shrinks, linear where it grows."""
-    if image.shape[:2] == size:
-        return image
-    smaller = size[0] * size[1] < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), dtype=np.uint8)
-
-
-def enlarged(plane: NDArray[np.float32], size: tuple[int, int], *, smooth: bool = False) -> NDArray[np.float32]:
-    """float32 (h, w) from the model's size at `size` (H, W): cubic where `smooth`, else linear (never overshooting)."""
-    if plane.shape == size:
-        return plane
-    if size[0] * size[1] < plane.shape[0] * plane.shape[1]:
-        method = cv2.INTER_AREA
-    else:
-        method = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(plane, (size[1], size[0]), interpolation=method), dtype=np.float32)
-
-
-def enlarged_mask(matte: NDArray[np.float32], window: Rectangle, size: tuple[int, int]) -> Mask:
-    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5."""
-    x0, y0, x1, y1 = window
-    dense = enlarged(matte, (y1 - y0, x1 - x0)) >= 0.5
-    left, top, right, bottom = inside(window, size)
-    return Mask.from_crop(size, (left, top), dense[top - y0 : bottom - y0, left - x0 : right - x0])
 
 
 def cut_mask(mask: Mask, window: Rectangle) -> BoolMask:
