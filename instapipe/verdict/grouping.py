@@ -53,7 +53,7 @@ def group(
     centre: Map,
     offset: Map,
     *,
-    threshold: float = 0.2,
+    threshold: float = 0.25,
     valley: float = 0.35,
     reach: int = 6,
     most: int = 40,

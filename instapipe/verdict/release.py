@@ -18,7 +18,7 @@ from instapipe.verdict.network import JudgeNetwork
 from instapipe.verdict.training import JudgeRecipe
 from instapipe.verdict.validation import validate
 
-SIDES = (320, 384, 448, 512)
+SIDES = (320,)
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 Seen = list[tuple[Instances, Instances]]
 Progress = Callable[[str, int, int], None]
