@@ -55,7 +55,10 @@ def describe(name: str) -> Description:
 
 
 def load(name: str, *, device: str = "cpu") -> Segmenter:
-    """The segmenter `name`; raises WeightsError."""
+    """The segmenter `name`; raises WeightsError, or EngineError where there is no such device (`auto`: the best)."""
+    from instapipe.networks.devices import resolve_device
+
+    device = resolve_device(device)
     adapter, argument = _adapter(name)
     if adapter is not None:
         return adapter.load(argument, device=device)
