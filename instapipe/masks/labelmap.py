@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from instapipe.imaging import encode_image
+from instapipe import imaging
 from instapipe.masks.png import decode_pixels, encode_deep, png_size
 from instapipe.masks.records import (
     Entry,
@@ -84,4 +84,5 @@ def write(entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
         for value, mask in enumerate(entry.instances.masks, start=1):
             x0, y0, x1, y1 = mask.box
             values[y0:y1, x0:x1][mask.crop] = value
-        yield f"{entry.stem}.png", encode_deep(values) if deep else encode_image(values.astype(np.uint8), ".png")
+        flat = encode_deep(values) if deep else imaging.encode_image(values.astype(np.uint8), ".png")
+        yield f"{entry.stem}.png", flat

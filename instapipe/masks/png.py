@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from instapipe import imaging
 from instapipe.errors import MaskError
-from instapipe.imaging import encode_image
 from instapipe.masks.records import (
     Entry,
     Record,
@@ -156,7 +156,7 @@ def decode_mask(content: bytes, where: str) -> BoolMask:
 
 def encode_mask(mask: BoolMask) -> bytes:
     """A grey PNG of 8 bits, 0 outside and 255 inside: what every editor can paint on."""
-    return encode_image(mask.astype(np.uint8) * np.uint8(255), ".png")
+    return imaging.encode_image(mask.astype(np.uint8) * np.uint8(255), ".png")
 
 
 def encode_deep(values: NDArray[np.uint16]) -> bytes:

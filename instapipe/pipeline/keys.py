@@ -15,10 +15,10 @@ Json = Mapping[str, Any]
 
 # A stage's version is raised whenever the same inputs give other bytes.
 DECODE_VERSION = 1
-SEGMENT_VERSION = 1
+SEGMENT_VERSION = 2
 FILTER_VERSION = 1
-TRANSLATE_VERSION = 1
-OUTPUT_VERSION = 1
+TRANSLATE_VERSION = 2
+OUTPUT_VERSION = 2
 
 
 def canonical(content: Any) -> bytes:
