@@ -23,6 +23,7 @@ from instapipe import imaging
 from instapipe.errors import OutputError, PhotoError, UsageError
 from instapipe.structures import Instances, Mask
 
+PAIR = ("--source", "sheep", "--target", "giraffe", "--engine", "torch", "--precision", "float32")
 # Red above green, blue at the left: every orientation looks different.
 PATTERN = np.zeros((16, 24, 3), np.uint8)
 PATTERN[:8] = (250, 10, 10)
@@ -253,7 +254,7 @@ def test_extreme_sizes_translate(cli: Cli, tmp_path: Path, matte_weights: Path, 
     mask = np.zeros(size, np.uint8)
     mask[0, 0] = 255
     cv2.imwrite(str(folder / "odd_0.png"), mask)
-    given = ("--source", "sheep", "--target", "giraffe", "--masks", folder, "--weights", matte_weights, "--json")
+    given = (*PAIR, "--masks", folder, "--weights", matte_weights, "--json")
     for region in ("instance", "whole"):
         ran = cli("translate", photo, *given, "--region", region)
         assert ran.code == 0, ran.err
@@ -271,7 +272,7 @@ def test_names_people_use(cli: Cli, tmp_path: Path, matte_weights: Path, name: s
         target = photo.stem[:200] if len(name) > 200 else photo.stem
         path.rename(path.with_name(path.name.replace("stem", target)))
     ran = cli(
-        "translate", "--source", "sheep", "--target", "giraffe", "--masks", masks, "--weights", matte_weights,
+        "translate", *PAIR, "--masks", masks, "--weights", matte_weights,
         "--json", "--", photo,
     )  # fmt: skip
     if len(name) > 200:
@@ -303,7 +304,7 @@ def test_one_bad_photo_is_one_line_and_exit_1(cli: Cli, tmp_path: Path, matte_we
         if not hasattr(os, "mkfifo"):
             pytest.skip("no named pipes here")
         os.mkfifo(path)
-    ran = cli("translate", path, "--source", "sheep", "--target", "giraffe", "--weights", matte_weights)
+    ran = cli("translate", path, *PAIR, "--weights", matte_weights)
     assert ran.code == 1
     assert re.fullmatch(r"error: .*bad\.jpg.*\n", ran.err)
     assert not list(Path.cwd().iterdir())

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from instapipe import Pipeline, imaging
 from instapipe.errors import UsageError
 
-PAIR = ("--source", "sheep", "--target", "giraffe")
+CLASSES = ("--source", "sheep", "--target", "giraffe")
+# Not `auto`: its measurement takes a second, and may come out otherwise in another cache.
+EXACT = ("--engine", "torch", "--precision", "float32")
+PAIR = (*CLASSES, *EXACT)
 
 
 @pytest.fixture
@@ -244,6 +247,7 @@ def test_unknown_class_names_close_ones(cli: Cli, photo: Path, colour: str, matt
     ran = cli(
         "translate",
         photo,
+        *EXACT,
         "--source",
         "sheeep",
         "--target",
@@ -279,7 +283,18 @@ def test_other_formats_and_folders(cli: Cli, photo: Path, masks: Path, matte_wei
 
 def test_settings_from_a_file_and_options_win(cli: Cli, photo: Path, masks: Path, matte_weights: Path) -> None:
     Path("task.yaml").write_text("source: sheep\ntarget: giraffe\nmax_instances: 1\norder: size-ascending\n")
-    given = ("translate", photo, "--masks", masks, "--weights", matte_weights, "--config", "task.yaml", "--json")
+    given = (
+        "translate",
+        photo,
+        *EXACT,
+        "--masks",
+        masks,
+        "--weights",
+        matte_weights,
+        "--config",
+        "task.yaml",
+        "--json",
+    )
     assert report(cli(*given).json[0]["report"])["result"]["steps"][0]["numbers"] == [2]
     assert cli(*given, "--max-instances", 2).json[0]["instances"] == 2
     Path("bad.yaml").write_text("scor: 0.3\n")
@@ -289,7 +304,7 @@ def test_settings_from_a_file_and_options_win(cli: Cli, photo: Path, masks: Path
 def test_any_source_with_weights_by_name_but_only_their_targets(
     cli: Cli, photo: Path, masks: Path, matte_weights: Path
 ) -> None:
-    given = ("translate", photo, "--masks", masks, "--weights", matte_weights, "--json")
+    given = ("translate", photo, *EXACT, "--masks", masks, "--weights", matte_weights, "--json")
     assert cli(*given, "--source", "cow", "--target", "giraffe").code == 0
     back = cli(*given, "--source", "giraffe", "--target", "sheep").json[0]
     assert report(back["report"])["result"]["weights"]["direction"] == "target_to_source"
@@ -300,7 +315,15 @@ def test_python_does_what_the_command_does(
     cli: Cli, photo: Path, masks: Path, matte_weights: Path, tmp_path: Path
 ) -> None:
     cli("translate", photo, *PAIR, "--masks", masks, "--weights", matte_weights, "--output", "a/farm.png")
-    with Pipeline("sheep", "giraffe", weights=str(matte_weights), masks=masks, cache=tmp_path / "other") as pipeline:
+    with Pipeline(
+        "sheep",
+        "giraffe",
+        engine="torch",
+        precision="float32",
+        weights=str(matte_weights),
+        masks=masks,
+        cache=tmp_path / "other",
+    ) as pipeline:
         result = pipeline(photo)
     result.save("b/farm.png")
     assert files(Path("a")) == files(Path("b"))
@@ -312,7 +335,15 @@ def test_python_does_what_the_command_does(
 
 
 def test_python_takes_pixels_and_bytes(matte_weights: Path, tmp_path: Path, colour: str) -> None:
-    with Pipeline("sheep", "giraffe", weights=str(matte_weights), segmenter=colour, cache=tmp_path / "c") as pipeline:
+    with Pipeline(
+        "sheep",
+        "giraffe",
+        engine="torch",
+        precision="float32",
+        weights=str(matte_weights),
+        segmenter=colour,
+        cache=tmp_path / "c",
+    ) as pipeline:
         from_pixels = pipeline(worlds.photo_pixels())
         from_bytes = pipeline(imaging.encode_image(worlds.photo_pixels(), ".png"))
     assert from_pixels.translated
