@@ -53,11 +53,13 @@ def pack_command(
     left_out = ", ".join(f"{count} {reason}" for reason, count in done.left_out.items())
     console.print(
         f"{done.windows} windows of {label} from {done.photos} photos, {done.companions} neighbours in them"
-        + (f"; left out: {left_out}" if left_out else "")
+        + (f"; left out: {left_out}" if left_out else ""),
+        soft_wrap=True,
     )
     console.print(
         f"{done.bytes / 1e6:.1f} MB at WebP quality {done.quality}; "
-        f"a training window of 1.25x the instance has {size * 1.25 / margin:.0f} px in it"
+        f"a training window of 1.25x the instance has {size * 1.25 / margin:.0f} px in it",
+        soft_wrap=True,
     )
     console.print(f"train on it: --source-data {output} or --target-data {output}", soft_wrap=True)
 
