@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from instapipe.data.balance import LEAST_SEEN, Matching, paste, separation
+from instapipe.data.balance import LEAST_SEEN, Matching, paste
+from instapipe.data.counts import separation
 from instapipe.data.domains import Cutting, Domain, cut_domain, match_counts
 from instapipe.data.gate import Gate, judge
 from instapipe.data.photos import read_photos

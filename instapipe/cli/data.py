@@ -87,7 +87,7 @@ def check_command(
     """
     from rich.console import Console
 
-    from instapipe.data.balance import NOTABLE, separation
+    from instapipe.data.counts import NOTABLE, separation
 
     console = Console()
     sides = _sides(paths, labels or [], masks or [])

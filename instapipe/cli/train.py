@@ -51,7 +51,7 @@ def command(
     """Train a translator on photos with instance masks. Ctrl-C saves; --resume goes on exactly where it stopped."""
     from rich.console import Console
 
-    from instapipe.data.balance import NOTABLE, separation
+    from instapipe.data.counts import NOTABLE, separation
     from instapipe.data.domains import cut_domain, match_counts
     from instapipe.training import loop
     from instapipe.training.config import TrainConfig

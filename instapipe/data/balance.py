@@ -1,7 +1,7 @@
-"""How many instances a sample shows, in both domains: a discriminator that can count need not look at shapes.
+"""Samples that show as many instances in both domains (see data/counts.py for why).
 
-:func:`separation` measures it. :func:`paste` makes up for it: instances of other samples are copied into one until it
-shows as many as the other domain would at the same place of its order (see :class:`Matching`).
+Instances of other samples are copied into one (:func:`paste`) until it shows as many as the other domain would at the
+same place of its order (:class:`Matching`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.data.samples import Sample
 from instapipe.structures import BoolMask, Pixels
 
-NOTABLE = 0.6
-"""A separation above this is told."""
 TRIES = 24
 SCALES = (0.35, 0.9)
 """Of a pasted instance, over its size in the sample it comes from; later tries are smaller."""
@@ -27,18 +25,6 @@ LEAST_INSIDE = 0.7
 """Share of a pasted instance that must stay inside the picture."""
 LEAST_SEEN = 0.6
 """Share of each instance that must stay visible behind a pasted one."""
-
-
-def separation(source: Sequence[int], target: Sequence[int]) -> float:
-    """How well the count alone tells the domains apart: area under the ROC curve, 0.5 (not at all) to 1 (always).
-
-    Raises ValueError for an empty side.
-    """
-    if not source or not target:
-        raise ValueError(f"counts of both sides are needed, got {len(source)} and {len(target)}")
-    ours, theirs = np.asarray(source)[:, None], np.asarray(target)[None]
-    area = float((ours > theirs).mean() + 0.5 * (ours == theirs).mean())
-    return max(area, 1 - area)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
