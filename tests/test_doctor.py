@@ -90,7 +90,15 @@ def test_damaged_weights_are_said(capsys, tmp_path: Path, monkeypatch: pytest.Mo
         "directions": {"source_to_target": file},
     }
     (folder / "card.json").write_text(json.dumps(card))
-    monkeypatch.setattr("instapipe.networks.cards.weights_root", lambda: tmp_path / "weights")
+    monkeypatch.setattr("instapipe.resources.weights_root", lambda: tmp_path / "weights")
     assert doctor(capsys)["weights"]["cow2horse-1"].endswith("cow -> horse, MISSING source_to_target.safetensors")
     (folder / "source_to_target.safetensors").write_bytes(b"other")
     assert "DAMAGED source_to_target.safetensors" in doctor(capsys)["weights"]["cow2horse-1"]
+    (folder / "card.json").write_text("{}")
+    assert "DAMAGED card.json" in doctor(capsys)["weights"]["cow2horse-1"]
+
+
+def test_all_bundled_weights_are_intact(capsys) -> None:
+    found = doctor(capsys)["weights"]
+    assert found.pop("folder")
+    assert all(state.endswith("intact") for state in found.values())

@@ -71,11 +71,15 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(CHECKOUT).parts)
+
+
 def test_the_wheel_carries_weights_and_configs_and_no_photos(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         names = {info.filename: info.file_size for info in content.infolist()}
     for folder in ("weights", "configs"):
-        files = [p for p in (CHECKOUT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+        files = [p for p in (CHECKOUT / folder).rglob("*") if p.is_file() and not _hidden(p)]
         assert files
         for path in files:
             assert names[f"instapipe/_bundled/{path.relative_to(CHECKOUT).as_posix()}"] == path.stat().st_size

@@ -172,35 +172,36 @@ def _segmenters() -> Facts:
 
 
 def _weights() -> Facts:
-    from instapipe.networks.cards import bundled
-
+    """Every kind of card, read as plain JSON: what is wrong with one must not hide the others."""
     facts = {"folder": str(resources.weights_root())}
-    for card, folder in bundled():
-        facts[card.name] = f"{card.kind}, {_what(card)}, {_state(card, folder)}"
+    for path in sorted(resources.weights_root().glob("*/card.json")):
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+            facts[path.parent.name] = f"{card['kind']}, {_what(card)}, {_state(card, path.parent)}"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            facts[path.parent.name] = f"DAMAGED card.json: {_reason(error)}"
     if len(facts) == 1:
         facts["bundled"] = "none"
     return facts
 
 
 def _what(card: Any) -> str:
-    if card.kind == "segmenter":
-        return ", ".join(card.classes)
-    both = len(card.directions) == 2
-    return f"{card.source} {'<->' if both else '->'} {card.target}"
+    if card["kind"] != "translator":
+        return ", ".join(card["classes"])
+    return f"{card['source']} {'<->' if len(card['directions']) == 2 else '->'} {card['target']}"
 
 
 def _state(card: Any, folder: Path) -> str:
     """Whether the files are what the card says, and how large they are."""
     from instapipe.networks.cards import digest
 
-    files = card.directions.values() if card.kind == "translator" else [card]
     size = 0
-    for file in files:
-        path = folder / file.file
+    for file in card["directions"].values() if card["kind"] == "translator" else [card]:
+        path = folder / file["file"]
         if not path.is_file():
-            return f"MISSING {file.file}"
-        if digest(path) != file.sha256:
-            return f"DAMAGED {file.file}: not what its card says"
+            return f"MISSING {file['file']}"
+        if digest(path) != file["sha256"]:
+            return f"DAMAGED {file['file']}: not what its card says"
         size += path.stat().st_size
     return f"{size / 1e6:.1f} MB, intact"
 
@@ -246,6 +247,6 @@ def _engine_of(card: Any) -> str:
     settings = TranslateSettings(source=source, target=target, weights=card.name)
     store = Store(default_root())
     weights = resolve_weights(settings, store)
-    with Models(settings.device) as models:
+    with Models(settings.device, store.artefacts) as models:
         chosen = resolve_engine(settings, weights, store, lambda: models.choose_engine(weights, "auto", "auto"))
     return f"{chosen['engine']}, {chosen['precision']}"
