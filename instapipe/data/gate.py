@@ -24,14 +24,14 @@ class Gate(Strict):
     border: float = Field(0.3, ge=0, le=1, description="share of the box's outline that may lie on the photo's border")
     overlap: float = Field(0.3, ge=0, le=1, description="share of the mask that another instance may cover too")
     rival: float = Field(0.5, ge=0, le=1, description="others of a lower score do not count as overlapping")
-    seen: float = Field(0.3, ge=0, le=1, description="refused ones of at least this score still crowd a window")
+    seen: float = Field(0.3, ge=0, le=1, description="what scores less is taken as not there")
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """index: of the instance.  reason: why it is refused, None where it is not.
 
-    counts: refused, but certain enough to be there that windows around others must not show it unnoticed.
+    counts: refused, but there: windows around others must not show it unnoticed.
     """
 
     index: int
@@ -40,14 +40,14 @@ class Judged:
 
 
 def judge(instances: Instances, label: str, gate: Gate) -> list[Judged]:
-    """Judge every instance of `label` in unfiltered `instances`, best first."""
+    """Judge the instances of `label` in unfiltered `instances`, best first; below `gate.seen` they are none."""
     ranked = sorted(range(len(instances)), key=lambda i: (-instances.scores[i], instances.numbers[i]))
     judged: list[Judged] = []
-    for index in (i for i in ranked if instances.labels[i] == label):
+    for index in (i for i in ranked if instances.labels[i] == label and instances.scores[i] >= gate.seen):
         mask, score = instances.masks[index], instances.scores[index]
         reason = _refuse(instances, index, mask, score, gate)
         # What repeats a better mask is no other animal.
-        counts = reason is not None and score >= gate.seen and not reason.startswith("repeats")
+        counts = reason is not None and not reason.startswith("repeats")
         judged.append(Judged(index, reason, counts))
     return judged
 

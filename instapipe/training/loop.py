@@ -15,7 +15,7 @@ import cv2
 import torch
 from torch.optim import Adam
 
-from instapipe.config import Direction
+from instapipe.config import Direction, build
 from instapipe.data.domains import Domain, derive
 from instapipe.errors import OutputError, TrainingError
 from instapipe.networks.blocks import initialise
@@ -269,7 +269,9 @@ def _write_settings(
             before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             free = ("steps", "sample_every", "save_every")
             ours = {k: v for k, v in config.model_dump(mode="json").items() if k not in free}
-            theirs = {k: v for k, v in before["config"].items() if k not in free}
+            # A run of an older version has not all of today's settings: it had their defaults.
+            earlier = build(TrainConfig, before["config"], str(path)).model_dump(mode="json")
+            theirs = {k: v for k, v in earlier.items() if k not in free}
             if ours != theirs or (before["source"], before["target"]) != (source.label, target.label):
                 changed = [k for k in ours if ours[k] != theirs.get(k)] or ["source or target"]
                 raise TrainingError(
