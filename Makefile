@@ -33,7 +33,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) (torch is large: this takes a minute or two)"
-	$(BIN)/python $(INSTALL) -c constraints.txt -e .
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[fast]'
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
