@@ -3,6 +3,7 @@
 #   make demo         install, translate a bundled photo, say where the picture is
 #   make test         install with the development tools, run the tests
 #   make check        lint, types, layers
+#   make bench        speed, memory and start-up against the plain reading of the original
 #   make test-oldest  the tests once with the oldest supported torch and torchvision, in .venv-oldest
 #
 # PIP_FLAGS reaches every pip install: another index for torch, a proxy, a folder of wheels.
@@ -21,7 +22,7 @@ INSTALL = -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS)
 PYTEST := -m pytest -n $(JOBS)
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo test check lint types layers format wheel test-oldest clean
+.PHONY: help demo test check lint types layers format bench wheel test-oldest clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -62,6 +63,9 @@ types: $(VENV)/.developing
 
 layers: $(VENV)/.developing
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.developing
+	$(BIN)/python benchmarks/bench.py $(BENCH_FLAGS)
 
 wheel: $(VENV)/.developing
 	$(BIN)/python -m build --wheel
