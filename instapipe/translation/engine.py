@@ -1,16 +1,20 @@
-"""What runs a generator: one step of a translation, from pixels to pixels."""
+"""What runs a generator: one step of a translation, from pixels to pixels, on whichever engine is best here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from instapipe.config import Direction, TranslatorCard
-from instapipe.errors import EngineError
+from instapipe.networks.devices import resolve_device
 from instapipe.networks.weights import load_generator
+from instapipe.translation.engines.artefacts import Artefacts
+from instapipe.translation.engines.choice import Choice, choose_engine
+from instapipe.translation.engines.run import Engine, build
+
+__all__ = ["Choice", "Translator", "choose"]
 
 
 class Translator:
@@ -24,15 +28,14 @@ class Translator:
         device: str = "auto",
         engine: str = "torch",
         precision: str = "float32",
+        artefacts: Path | None = None,
     ) -> None:
-        if engine != "torch" or precision != "float32":
-            raise EngineError(f"no engine {engine!r} with precision {precision!r}; there is torch with float32")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._device = torch.device(device)
-        self._generator = load_generator(card, folder, direction, device)
+        """artefacts: where compiled networks are kept; None: nowhere."""
+        device = resolve_device(device)
+        generator = load_generator(card, folder, direction, device)
+        weights = card.directions[direction].sha256
+        self._engine: Engine = build(generator, weights, device, engine, precision, Artefacts(artefacts))
 
-    @torch.inference_mode()
     def step(
         self, pixels: NDArray[np.float32], masks: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -41,19 +44,29 @@ class Translator:
         pixels: float32 (h, w, 3) in [0, 255].  masks: bool (n, h, w), n >= 1.
         Returns the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1].
         """
-        image = torch.from_numpy(pixels).to(self._device).permute(2, 0, 1)[None] / 127.5 - 1
-        sets = torch.from_numpy(masks).to(self._device)[None].float() * 2 - 1
-        valid = torch.ones(sets.shape[:2], dtype=torch.bool, device=self._device)
-        raw, mattes = self._generator(image, sets, valid)
-        painted = ((raw[0].permute(1, 2, 0) + 1) * 127.5).float().cpu().numpy()
-        return np.ascontiguousarray(painted), ((mattes[0] + 1) / 2).float().cpu().numpy()
+        image = pixels.transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
+        sets = masks.astype(np.float32) * 2 - 1
+        raw, mattes = self._engine.run(np.ascontiguousarray(image), sets)
+        painted = (raw.transpose(1, 2, 0) + 1) * np.float32(127.5)
+        return np.ascontiguousarray(painted), (mattes + 1) / np.float32(2)
 
 
 def choose(
-    card: TranslatorCard, folder: Path, direction: Direction, device: str, engine: str, precision: str
-) -> dict[str, str]:
-    """What `auto` means for these weights on this machine."""
-    return {
-        "engine": "torch" if engine == "auto" else engine,
-        "precision": "float32" if precision == "auto" else precision,
-    }
+    card: TranslatorCard,
+    folder: Path,
+    direction: Direction,
+    device: str,
+    engine: str,
+    precision: str,
+    artefacts: Path | None = None,
+) -> Choice:
+    """What `auto`, as engine, as precision or as both, means for these weights on this machine, by a short measurement.
+
+    Raises WeightsError, and EngineError where what was asked for cannot run here.
+    """
+    device = resolve_device(device)
+    generator = load_generator(card, folder, direction, device)
+    weights = card.directions[direction].sha256
+    return choose_engine(
+        generator, weights, card.size, card.instances_per_step, device, engine, precision, Artefacts(artefacts)
+    )

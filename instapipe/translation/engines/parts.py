@@ -1,0 +1,151 @@
+"""A set generator in four parts of fixed shapes: whatever the number of instances, each part is compiled once.
+
+::
+
+    image  -> image_encoder -> features ---+
+    mask_n -> mask_encoder  -> features_n  |  (sum over n: total)
+    features, total -> image_decoder -> painted, context
+    features_n, context -> mask_decoder -> matte_n
+
+The first convolution of the mask decoder sees [mask; image; total]. A convolution is linear, so what image and total
+add to it, the same for every mask, is computed once in a step, by the image decoder: that is `context`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from instapipe.networks.generator import PaperDecoder, SetGenerator
+from instapipe.translation.engines.rewrite import rewrite
+
+Array = NDArray[np.float32]
+Part = Callable[..., tuple[Array, ...]]
+"""A part that can be called: float32 arrays with a batch dimension of 1 in, the same out."""
+Shape = tuple[int, int, int, int]
+
+NAMES = ("image_encoder", "mask_encoder", "image_decoder", "mask_decoder")
+VERSION = 1
+"""Of the parts' form: part of the key of everything that is compiled from them."""
+
+
+class ImageDecoder(nn.Module):
+    """Features of image and set -> the image, and the context of the mask decoder."""
+
+    def __init__(self, decoder: nn.Module, context: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.context = context
+
+    def forward(self, features: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Twice (1, C, h, w) -> (1, 3, H, W), context."""
+        both = torch.cat([features, total], dim=1)
+        return self.decoder(both), self.context(both)
+
+
+class MaskDecoder(nn.Module):
+    """Features of one mask and the context -> the mask."""
+
+    def __init__(self, first: nn.Module, after: nn.Module, rest: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.after = after
+        self.rest = rest
+
+    def forward(self, features: Tensor, context: Tensor) -> Tensor:
+        """(1, C, h, w), context -> (1, 1, H, W)."""
+        out: Tensor = torch.tanh(self.rest(self.after(self.first(features) + context)))
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """The four parts, in eval mode without gradients, and the aggregation between them."""
+
+    modules: Mapping[str, nn.Module]
+    aggregate: nn.Module
+    features: int
+
+    def shapes(self, size: tuple[int, int]) -> dict[str, tuple[Shape, ...]]:
+        """What each part takes for images of `size` (H, W)."""
+        height, width = size
+        small: Shape = (1, self.features, height // 4, width // 4)
+        context = _context_shape(self.modules["image_decoder"], small)
+        return {
+            "image_encoder": ((1, 3, height, width),),
+            "mask_encoder": ((1, 1, height, width),),
+            "image_decoder": (small, small),
+            "mask_decoder": (small, context),
+        }
+
+
+def split(generator: SetGenerator) -> Parts:
+    """The parts of `generator`; its own weights stay as they are."""
+    own = copy.deepcopy(generator).eval().requires_grad_(False)
+    features = 4 * own.config.width
+    decoder = own.decoder_mask
+    block: nn.Module
+    if isinstance(decoder, PaperDecoder):
+        block, rest = decoder.up1, nn.Sequential(decoder.up2, decoder.out)
+    else:
+        block = decoder.get_submodule("fuse")
+        rest = nn.Sequential(*(decoder.get_submodule(name) for name in ("blocks", "up1", "up2", "out")))
+    conv, *norm_relu = block.children()
+    first, context = divided(conv, features)
+    after = nn.Sequential(*norm_relu)
+    modules = {
+        "image_encoder": own.encoder_image,
+        "mask_encoder": own.encoder_mask,
+        "image_decoder": ImageDecoder(own.decoder_image, context),
+        "mask_decoder": MaskDecoder(first, after, rest),
+    }
+    cheaper = {name: rewrite(module).eval().requires_grad_(False) for name, module in modules.items()}
+    return Parts(cheaper, own.aggregate, features)
+
+
+def divided(conv: nn.Module, inputs: int) -> tuple[nn.Module, nn.Module]:
+    """A convolution, transposed or not, as two whose outputs add up to its own: of the first `inputs` channels, without
+    bias, and of the others, with it."""
+    if not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)):
+        raise TypeError(f"expected a convolution, got {type(conv).__name__}")
+    axis = 0 if isinstance(conv, nn.ConvTranspose2d) else 1
+    weights = torch.split(conv.weight.detach(), [inputs, conv.in_channels - inputs], dim=axis)
+    halves: list[nn.Module] = []
+    for weight, bias in zip(weights, (None, conv.bias), strict=True):
+        half = copy.deepcopy(conv)
+        half.in_channels = weight.shape[axis]
+        half.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        half.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        halves.append(half)
+    return halves[0], halves[1]
+
+
+def run_step(parts: Mapping[str, Part], aggregate: nn.Module, image: Array, masks: Array) -> tuple[Array, Array]:
+    """One step through compiled parts.
+
+    image: (3, H, W) in [-1, 1].  masks: (N, H, W) in [-1, 1], N >= 1.  Returns the same shapes.
+    """
+    (features,) = parts["image_encoder"](image[None])
+    encoded = [parts["mask_encoder"](mask[None, None])[0] for mask in masks]
+    valid = torch.ones(1, len(encoded), dtype=torch.bool)
+    with torch.inference_mode():
+        total: Array = aggregate(torch.from_numpy(np.stack(encoded, axis=1)), valid).numpy()
+    painted, context = parts["image_decoder"](features, total)
+    mattes = [parts["mask_decoder"](one, context)[0] for one in encoded]
+    return painted[0], np.concatenate(mattes)[:, 0]
+
+
+def _context_shape(decoder: nn.Module, small: Shape) -> Shape:
+    """Of the context that `decoder` (an ImageDecoder) makes, without computing it."""
+    context = decoder.get_submodule("context")
+    if isinstance(context, nn.Conv2d):
+        return (1, context.out_channels, small[2], small[3])
+    phase = context.get_submodule("phases.0")
+    assert isinstance(phase, nn.Conv2d)
+    return (1, phase.out_channels, 2 * small[2], 2 * small[3])

@@ -1,0 +1,82 @@
+"""An engine: a generator ready to run steps."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from instapipe.errors import EngineError
+from instapipe.networks.generator import MIN_SIDE, SetGenerator
+from instapipe.translation.engines.artefacts import Artefacts
+from instapipe.translation.engines.backends import PRECISIONS, backend
+from instapipe.translation.engines.parts import Array, Part, run_step, split
+
+_SIZES = 2
+"""For so many sizes the compiled parts stay in memory: windows have one size, whole photos in turn few."""
+
+
+class Engine(Protocol):
+    """A generator that takes one step."""
+
+    def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
+        """image: float32 (3, H, W), masks: float32 (N, H, W), both in [-1, 1], N >= 1; returns the same shapes."""
+
+
+def build(
+    generator: SetGenerator, weights: str, device: str, engine: str, precision: str, artefacts: Artefacts
+) -> Engine:
+    """The engine called `engine` for `generator`, which lies on `device`. weights: their digest.
+
+    Raises EngineError where it cannot run here.
+    """
+    if torch.device(device).type == "cpu":
+        return PartsEngine(generator, weights, engine, precision, artefacts)
+    if engine != "torch" or precision not in PRECISIONS["torch"]:
+        raise EngineError(
+            f"no engine {engine!r} with {precision} on {device}; there is torch with {', '.join(PRECISIONS['torch'])}"
+        )
+    return WholeEngine(generator, device, precision)
+
+
+class PartsEngine:
+    """On a CPU: mask after mask, since there a batch is no faster, through parts that are compiled once per size."""
+
+    def __init__(
+        self, generator: SetGenerator, weights: str, engine: str, precision: str, artefacts: Artefacts
+    ) -> None:
+        self._compile = backend(engine, precision, artefacts, weights)
+        self._parts = split(generator)
+        self._compiled: dict[tuple[int, int], dict[str, Part]] = {}
+
+    def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
+        """See Engine. Raises EngineError where the parts cannot be compiled for this size."""
+        height, width = image.shape[1:]
+        if height % 4 or width % 4 or min(height, width) < MIN_SIDE:
+            raise ValueError(f"H and W: expected multiples of 4, at least {MIN_SIDE}; got {height}x{width}")
+        compiled = self._compiled.pop((height, width), None)
+        if compiled is None:
+            while len(self._compiled) >= _SIZES:
+                self._compiled.pop(next(iter(self._compiled)))
+            compiled = self._compile(self._parts, (height, width))
+        self._compiled[height, width] = compiled
+        return run_step(compiled, self._parts.aggregate, image, masks)
+
+
+class WholeEngine:
+    """On a GPU: all masks of a step in one batch, in torch."""
+
+    def __init__(self, generator: SetGenerator, device: str, precision: str) -> None:
+        self._generator = generator.to(memory_format=torch.channels_last)
+        self._device = torch.device(device)
+        self._half = precision == "bfloat16"
+
+    @torch.inference_mode()
+    def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
+        """See Engine."""
+        pixels = torch.from_numpy(image).to(self._device)[None]
+        sets = torch.from_numpy(masks).to(self._device)[None]
+        valid = torch.ones(sets.shape[:2], dtype=torch.bool, device=self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            raw, mattes = self._generator(pixels, sets, valid)
+        return raw[0].float().cpu().numpy(), mattes[0].float().cpu().numpy()
