@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import worlds
-from conftest import Cli
+from conftest import REPOSITORY, Cli
 from numpy.typing import NDArray
 
 from instapipe import Pipeline, imaging
-from instapipe.errors import UsageError
+from instapipe.config import GeneratorConfig, TranslatorCard, read_yaml
+from instapipe.errors import EngineError, UsageError
+from instapipe.pipeline import memory
+from instapipe.pipeline.settings import TranslateSettings
+from instapipe.resources import configs_root
 
 CLASSES = ("--source", "sheep", "--target", "giraffe")
 # Not `auto`: its measurement takes a second, and may come out otherwise in another cache.
@@ -349,3 +355,55 @@ def test_python_takes_pixels_and_bytes(matte_weights: Path, tmp_path: Path, colo
     assert from_pixels.translated
     assert from_bytes.hits == ("segment", "filter", "translate")
     assert np.array_equal(from_pixels.pixels, from_bytes.pixels)
+
+
+def test_too_little_memory_is_foreseen_or_explained(
+    cli: Cli, photo: Path, masks: Path, matte_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("translate", photo, *PAIR, "--masks", masks, "--weights", matte_weights, "--device", "cpu")
+    monkeypatch.setattr(memory, "available_memory", lambda: 10_000)
+    ran = cli(*given)
+    assert ran.code == 1
+    assert ran.err.startswith("error: a step on 32x32 pixels with 1 masks needs about ")
+    assert "--region instance" in ran.err
+    size = TranslatorCard(
+        name="w", source="a", target="b", generator=GeneratorConfig(width=64), directions={}
+    )  # fmt: skip
+    assert 20e9 < memory.step_memory(size, (2048, 2048), 2) < 40e9
+    with pytest.raises(EngineError, match="did not fit"), memory.foreseen(size, (8, 8), 1, "cuda"):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    with pytest.raises(RuntimeError, match="shape"), memory.foreseen(size, (8, 8), 1, "cuda"):
+        raise RuntimeError("shape mismatch")
+
+
+def test_no_socket_is_opened(
+    cli: Cli, photo: Path, colour: str, matte_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    ran = cli("translate", photo, *PAIR, "--segmenter", colour, "--weights", matte_weights)
+    assert ran.code == 0, ran.err
+
+
+def test_every_bundled_task_is_loaded() -> None:
+    paths = sorted((configs_root() / "translate").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        task = read_yaml(path, TranslateSettings)
+        assert path.stem == f"{task.source}2{task.target}"
+
+
+def test_the_table_of_defaults_is_true() -> None:
+    """docs/translate.md lists every setting with its default."""
+    text = (REPOSITORY / "docs" / "translate.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `--([a-z-]+)` \| (.+?) \|", text, flags=re.MULTILINE))
+    for name, field in TranslateSettings.model_fields.items():
+        option = name.replace("_", "-")
+        if field.is_required() or option == "duplicates":
+            continue
+        shown = rows[option].strip("`")
+        default = field.default
+        assert shown == ("none" if default in (None, ()) else str(default)), option

@@ -19,6 +19,7 @@ from instapipe.filtering import Selection
 from instapipe.pipeline import keys, outputs, stages
 from instapipe.pipeline.formats import read_instances
 from instapipe.pipeline.measure import Clock
+from instapipe.pipeline.memory import foreseen
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.plan import Layout, Step, lay_out, plan_steps
 from instapipe.pipeline.resolve import Found, Weights, find_segmenter, resolve_engine, resolve_weights
@@ -205,7 +206,9 @@ class Runner:
         def step(
             pixels: NDArray[np.float32], step_masks: NDArray[np.bool_]
         ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            return self._models.step(self.weights, self.engine, pixels, step_masks)
+            size = (pixels.shape[0], pixels.shape[1])
+            with foreseen(self.weights.card, size, len(step_masks), self.settings.device):
+                return self._models.step(self.weights, self.engine, pixels, step_masks)
 
         # Not needed, with OpenCV under it, where every result is in the cache.
         from instapipe.pipeline.rollout import roll_out
