@@ -134,13 +134,13 @@ def test_the_weights_are_a_segmenter(world: Path) -> None:
 @needs_weights
 def test_it_learns_the_shapes(world: Path) -> None:
     """A few steps without augmentation bring the masks nearer."""
-    content = _yaml() | {"steps": 16, "warmup": 2, "learning_rate": 4e-3}
+    content = _yaml() | {"steps": 25, "warmup": 2, "learning_rate": 4e-3}
     content["augment"] = STILL.model_dump()
     data = CocoSet(world / "coco.json", world)
     run = start(SegmenterTraining(**content), data, world / "run", seed=0, resume=False)
     losses: list[float] = []
     run.fit(lambda step, record: losses.append(record["loss_mask"]))
-    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:2]), losses
+    assert np.mean(losses[-3:]) < 0.85 * np.mean(losses[:2]), losses
 
 
 def test_checkpoints_that_are_not_there_or_damaged_are_named(world: Path) -> None:

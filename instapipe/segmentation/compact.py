@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -30,10 +31,13 @@ from instapipe.networks.backbone import Features, pretrained_features
 from instapipe.segmentation.rcnn import MAX_INSTANCES, MIN_SCORE, detect
 from instapipe.segmentation.registry import compact_fingerprint
 from instapipe.segmentation.settings import CompactSettings
-from instapipe.structures import Instances, Photo
+from instapipe.structures import Instances, Mask, Photo
 
 ANCHORS = tuple((side, int(side * 2**0.5)) for side in (32, 64, 128, 256))
 """Sides of the anchors at strides 8, 16, 32 and 64, pixels of the resized photo."""
+
+PART = 0.8
+"""Of two masks of one class, of which one holds more than this share of the other, the better stays."""
 
 
 class Pyramid(nn.Module):
@@ -174,4 +178,33 @@ class CompactSegmenter:
 
     def segment(self, photo: Photo) -> Instances:
         """Unfiltered instances of all classes, best first."""
-        return detect(self._model, photo.pixels, ("", *self.classes))
+        return without_parts(detect(self._model, photo.pixels, ("", *self.classes)))
+
+
+def without_parts(instances: Instances) -> Instances:
+    """Best first: those of which a better one of the same class does not hold more than :data:`PART` already.
+
+    Half an animal beside the whole one: their boxes overlap too little for the network's own suppression. Neighbours in
+    a crowd do not hold one another's pixels.
+    """
+    kept: list[int] = []
+    for i, mask in enumerate(instances.masks):
+        rivals = (instances.masks[j] for j in kept if instances.labels[j] == instances.labels[i])
+        if all(shared(mask, rival) <= PART * min(mask.area, rival.area) for rival in rivals):
+            kept.append(i)
+    chosen = instances.select(kept)
+    return Instances(chosen.size, chosen.masks, chosen.labels, chosen.scores)
+
+
+def shared(one: Mask, other: Mask) -> int:
+    """Pixels that both have; of large photos by every k-th row and column."""
+    x0, y0 = max(one.box[0], other.box[0]), max(one.box[1], other.box[1])
+    x1, y1 = min(one.box[2], other.box[2]), min(one.box[3], other.box[3])
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    step = max(1, max(one.size) // 1000)
+    parts = [
+        mask.crop[y0 - mask.box[1] : y1 - mask.box[1] : step, x0 - mask.box[0] : x1 - mask.box[0] : step]
+        for mask in (one, other)
+    ]
+    return int(np.count_nonzero(parts[0] & parts[1])) * step**2

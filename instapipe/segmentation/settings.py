@@ -16,8 +16,8 @@ class CompactSettings(Strict):
     mask_width: int = Field(64, ge=8, le=512, description="channels of the mask head")
     mask_layers: int = Field(3, ge=1, le=8, description="3x3 convolutions of the mask head before it upsamples")
     mask_grid: int = Field(20, ge=7, le=56, description="cells of the mask head's input; the mask has twice as many")
-    short_side: int = Field(320, ge=64, le=2048, description="a photo is resized to this for the network")
-    long_side: int = Field(512, ge=64, le=4096, description="but to no longer side than this")
+    short_side: int = Field(288, ge=64, le=2048, description="a photo is resized to this for the network")
+    long_side: int = Field(480, ge=64, le=4096, description="but to no longer side than this")
 
 
 class AugmentSettings(Strict):

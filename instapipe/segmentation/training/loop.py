@@ -60,9 +60,10 @@ class Run:
         """Go on from the checkpoint; raises TrainingError where there is none, or it is of other settings."""
         state = checkpoint.restore(self.folder)
         for name, ours in self._identity().items():
-            if state.get(name) != ours:
+            theirs = state.get("identity", {}).get(name)
+            if theirs != ours:
                 raise TrainingError(
-                    f"cannot resume {str(self.folder)!r}: its {name} was {state.get(name)!r}, now {ours!r}"
+                    f"cannot resume {str(self.folder)!r}: its {name} was {theirs!r}, now it is {ours!r}"
                 )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
@@ -74,7 +75,7 @@ class Run:
         checkpoint.save(
             self.folder,
             {
-                **self._identity(),
+                "identity": self._identity(),
                 "step": self.step,
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
@@ -154,9 +155,11 @@ class Run:
             ours.lerp_(new, share)
 
     def _identity(self) -> dict[str, Any]:
-        # What may change between the parts of a run: nothing that reaches the weights.
+        """Everything that reaches the weights, by name: none of it may change between the parts of a run."""
         settings = self.settings.model_dump(mode="json", exclude={"checkpoint_every", "card"})
-        return {"settings": settings, "seed": self.seed, "classes": list(self.data.classes)}
+        network = settings.pop("network")
+        del network["short_side"], network["long_side"]  # these are for afterwards
+        return {**settings, **network, "seed": self.seed, "classes": list(self.data.classes)}
 
 
 def seed_of(seed: int, step: int) -> int:
