@@ -195,6 +195,14 @@ def test_coco(cli: Cli, tmp_path: Path) -> None:
     assert cli("data", "check", tmp_path / "nothing").code == 1
 
 
+def test_a_pack_is_judged_by_its_photos(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    """Windows of one photo are alike, and their neighbours cut off: no findings of a pack."""
+    assert cli("data", "pack", "--data", folder, "--class", "sheep", "-o", tmp_path / "pack", "--min-side", 0).code == 0
+    assert report(tmp_path / "pack") == []
+    next((tmp_path / "pack" / "images").iterdir()).unlink()
+    assert [each.kind for each in report(tmp_path / "pack")] == ["masks without photo"]
+
+
 def test_photos_without_masks_are_checked_as_photos(cli: Cli, folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder.with_name("sampleA_seg"))
     assert cli("data", "check", folder, "--sheet", tmp_path).code == 0

@@ -39,8 +39,12 @@ def read_side(source: Path, label: str, masks: Path | None, gate: Gate, how: Seg
     """The photos at `source` that show `label`, segmented first where they have no masks. Raises InstapipeError."""
     from instapipe.data.photos import form_of, photo_files, read_photos
 
-    if form_of(source, masks) != "photos":
-        return Side(label, read_photos(source, label, masks=masks))
+    form = form_of(source, masks)
+    if form != "photos":
+        photos = read_photos(source, label, masks=masks)
+        if form == "masks" and len(photos) < (there := len(photo_files(source))):
+            console.print(f"{label}: {there - len(photos)} of {there} photos have no mask of it and are left out")
+        return Side(label, photos)
     from rich.progress import track
 
     from instapipe.training.segment_first import segment_first

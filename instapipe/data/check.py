@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instapipe.data.coco import is_pack
 from instapipe.data.findings import Finding, Kind
 from instapipe.data.geometry import outline_on_border
 from instapipe.data.listing import Listed, listing
-from instapipe.data.photos import Form, form_of, upright_size
+from instapipe.data.photos import Form, coco_file, form_of, upright_size
 from instapipe.data.sheet import MOST, tile
 from instapipe.errors import MaskError, PhotoError
 from instapipe.imaging import read_photo
@@ -65,10 +66,14 @@ def check(
 ) -> Iterator[Report]:
     """Look at everything at `source`, yielding after each photo what is known so far (the same object).
 
-    label: the class that is meant; None: all.  min_side, max_cut: as in the settings of training.
+    label: the class that is meant; None: all.  min_side, max_cut: as in the settings of training; a pack was made of
+    photos, where such things are looked for.
     Raises DataError where there is nothing of a known form.
     """
     report = Report(source, label, form_of(source, masks))
+    packed = report.form == "coco" and is_pack(coco_file(source))
+    if packed:
+        min_side, max_cut = 0, 1.0  # of the photos, not of their windows
     seen = _Seen()
     good: list[Pixels] = []
     for each in listing(source, report.form, masks):
@@ -81,7 +86,8 @@ def check(
             (report.sheet if len(report.findings) > before else good).append(picture)
             del report.sheet[MOST:], good[MOST:]
         yield report
-    _near(seen, report)
+    if not packed:
+        _near(seen, report)
     _side(report)
     report.sheet = (report.sheet + good)[:MOST]
     yield report

@@ -46,6 +46,15 @@ def read_class(path: Path, label: str) -> list[AnnotatedPhoto]:
     return [_photo(path, images[key], annotations) for key, annotations in found.items()]
 
 
+def is_pack(path: Path) -> bool:
+    """Whether the JSON at `path` describes packed windows; False too for what cannot be read."""
+    try:
+        images = parse_json(read_bytes(path, MAX_COLLECTION_BYTES), "").get("images")
+    except MaskError:
+        return False
+    return isinstance(images, list) and any(isinstance(image, dict) and "cut_from" in image for image in images)
+
+
 def find_image(path: Path, name: str) -> Path | None:
     """The image that the JSON at `path` calls `name`."""
     places = (path.parent / "images" / name, path.parent / name)
