@@ -80,7 +80,7 @@ def command(
     store = ask.open_store(cache)
     folder = Path(output).expanduser().absolute() if output is not None else None
     inputs = find_inputs(photos, skip=folder)
-    with Models(settings.device) as models:
+    with Models(settings.device, store.artefacts) as models:
         if inputs.single:
             job = single_job(inputs.photos[0], output, settings.target)
             runner = make(settings, store, models, mask_source=masks)

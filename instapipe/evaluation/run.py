@@ -82,7 +82,10 @@ def evaluate(request: Request, store: Store, progress: Progress) -> Study:
     if request.inception is not None:
         networks.append(InceptionFeatures(request.inception))
     crops = Reference(flat(crops_of(_with(listed, target), target)), flat(crops_of(known, target)))
-    with Models(request.settings.device) as models, tempfile.TemporaryDirectory(prefix="instapipe-") as scratch:
+    with (
+        Models(request.settings.device, store.artefacts) as models,
+        tempfile.TemporaryDirectory(prefix="instapipe-") as scratch,
+    ):
         ways = {
             arm.name: Translating(arm, request.settings, photos, store, models, Path(scratch), request.seed)
             for arm in request.arms

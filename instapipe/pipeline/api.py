@@ -113,7 +113,7 @@ class Pipeline:
     ) -> None:
         self.settings = build(TranslateSettings, {"source": source, "target": target, **settings}, "Pipeline")
         self.store = Store(Path(cache).expanduser() if cache is not None else default_root())
-        self._models = Models(self.settings.device)
+        self._models = Models(self.settings.device, self.store.artefacts)
         try:
             self._runner = Runner(
                 self.settings, self.store, self._models, mask_source=None if masks is None else Path(masks)

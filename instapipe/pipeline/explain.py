@@ -59,7 +59,7 @@ def explain(settings: TranslateSettings, root: Path, photo: Path, mask_source: P
     Raises InputError, UsageError, CacheError.
     """
     probe = _Probe(root)
-    with Models(settings.device) as models:
+    with Models(settings.device, probe.artefacts) as models:
         runner = Runner(settings, probe, models, mask_source=mask_source)
         try:
             prepared = runner.prepare(imaging.read_bytes(photo), str(photo), photo)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,8 +29,10 @@ T = TypeVar("T")
 class Models:
     """Segmenter and translator of one run. A context manager: at its end the thread is gone."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, artefacts: Path | None = None) -> None:
+        """artefacts: where compiled networks are kept (Store.artefacts); None: nowhere."""
         self._device = device
+        self._artefacts = artefacts
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="instapipe-model")
         self._segmenter: Segmenter | None = None
         self._translator: Translator | None = None
@@ -82,19 +85,26 @@ class Models:
                     device=self._device,
                     engine=engine["engine"],
                     precision=engine["precision"],
+                    artefacts=self._artefacts,
                 )
             return self._translator.step(pixels, masks)
 
         return self.call(run)
 
     def choose_engine(self, weights: Weights, engine: str, precision: str) -> dict[str, str]:
-        """What `auto` means for these weights on this machine. Raises WeightsError, EngineError."""
+        """What `auto` means for these weights on this machine: {"engine", "precision", "reason"}.
+
+        Raises WeightsError, EngineError.
+        """
 
         def run() -> dict[str, str]:
             if weights.folder is None:
                 raise weights.gone or UsageError(f"weights {weights.card.name!r} are gone")
             from instapipe.translation import engine as engines
 
-            return engines.choose(weights.card, weights.folder, weights.direction, self._device, engine, precision)
+            choice = engines.choose(
+                weights.card, weights.folder, weights.direction, self._device, engine, precision, self._artefacts
+            )
+            return {"engine": choice.engine, "precision": choice.precision, "reason": choice.reason}
 
         return self.call(run)

@@ -7,6 +7,7 @@ still gives its picture, and one that would have to compute says what is missing
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 from collections.abc import Callable
@@ -130,21 +131,23 @@ def _any_segmenter() -> str:
 def resolve_engine(
     settings: TranslateSettings, weights: Weights, store: Store, measure: Callable[[], dict[str, str]]
 ) -> dict[str, str]:
-    """{"engine", "precision"}, resolved once for a run: as asked, as measured on this machine before, or by `measure`.
+    """{"engine", "precision"}, resolved once for a run: as asked, as measured on this machine before, or by `measure`,
+    which also gives a "reason".
 
-    What was measured is remembered for these weights, this machine and this version of torch.
+    What was measured is remembered for these weights, this machine and the versions of what was measured.
     """
     if settings.engine != "auto" and settings.precision != "auto":
         return {"engine": settings.engine, "precision": settings.precision}
     name = " ".join([weights.sha256, settings.engine, settings.precision, settings.device, machine()])
     recalled = store.recall("engines", name)
-    version = _torch_version()
+    versions = _versions()
     # Without torch nothing can be measured, but what was once computed with it can still be found.
-    if recalled is not None and version in (None, recalled["torch"]):
+    if recalled is not None and (versions["torch"] is None or versions == recalled.get("versions")):
         return {"engine": recalled["engine"], "precision": recalled["precision"]}
     chosen = measure()
-    store.remember("engines", name, {**chosen, "torch": version})
-    return chosen
+    store.remember("engines", name, {**chosen, "versions": versions})
+    logging.getLogger(__name__).info("engine %(engine)s, %(precision)s: %(reason)s", {"reason": "", **chosen})
+    return {"engine": chosen["engine"], "precision": chosen["precision"]}
 
 
 def machine() -> str:
@@ -159,8 +162,12 @@ def machine() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def _torch_version() -> str | None:
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str | None]:
+    """Of what engines are made of; None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for package in ("torch", "openvino", "nncf", "onnxruntime"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found

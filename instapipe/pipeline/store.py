@@ -6,6 +6,7 @@
     <root>/stages/<stage>/<ab>/<abcd...>/meta.json  inputs of the key in clear, size and digest of every file
     <root>/stages/<stage>/<ab>/<abcd...>/<files>    PNG, NPZ, JSON
     <root>/records/<kind>/<digest of name>.json     small things worth remembering (cards, engines)
+    <root>/artefacts/                               compiled networks (translation.engines)
     <root>/scratch/                                 entries being written, or being thrown away
 
 An entry is written to scratch, synced and renamed into place; thrown away by renaming it out first. No locks: whoever
@@ -101,6 +102,11 @@ class Store:
             raise CacheError(
                 f"cache folder {str(root)!r} cannot be used: {error.strerror}; give --cache or set INSTAPIPE_CACHE"
             ) from error
+
+    @property
+    def artefacts(self) -> Path:
+        """Where engines keep what they compiled; looked after by them, thrown away by `clear`."""
+        return self.root / "artefacts"
 
     # Entries
 
@@ -241,7 +247,7 @@ class Store:
 
     def clear(self) -> None:
         """Throw everything away but the folder itself."""
-        for part in ("stages", "records", "scratch"):
+        for part in ("stages", "records", "scratch", "artefacts", "inductor"):
             shutil.rmtree(self.root / part, ignore_errors=True)
         self._bytes = None
 
