@@ -123,6 +123,6 @@ class SetGenerator(nn.Module):
 
 def soften(mattes: Tensor, width: int) -> Tensor:
     """Box filter of `width` pixels over mattes (B, N, H, W), the border not darkened."""
-    if width == 1:
+    if width == 1 or mattes.shape[1] == 0:
         return mattes
     return F.avg_pool2d(mattes, width, stride=1, padding=width // 2, count_include_pad=False)

@@ -1,0 +1,196 @@
+"""Windows, resampling and blending at the photo's own scale; the rollout against the training's own step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import worlds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from instapipe.config import CompositingConfig
+from instapipe.networks.cards import find_card
+from instapipe.networks.weights import load_generator
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepRecord
+from instapipe.structures import Mask
+from instapipe.translation.engine import Translator
+from instapipe.translation.native import Blend, _union, blend
+from instapipe.translation.resampling import enlarged_mask, shrink_mask
+from instapipe.translation.step import translate_step, union_matte
+from instapipe.translation.windows import cut, cut_mask, inside, multiple_of_4, square_window, whole_window
+
+TRIES = settings(max_examples=60, deadline=None, derandomize=True)
+SEEDS = st.integers(0, 2**32 - 1)
+sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
+windows = st.tuples(st.integers(-40, 40), st.integers(-40, 40), st.integers(1, 50), st.integers(1, 50)).map(
+    lambda parts: (parts[0], parts[1], parts[0] + parts[2], parts[1] + parts[3])
+)
+
+
+@TRIES
+@given(sizes, windows, SEEDS)
+def test_a_window_shows_the_photo_and_mirrors_it_outside(size: tuple[int, int], window: tuple, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    x0, y0, x1, y1 = window
+    shown = cut(pixels, window)
+    assert shown.shape == (y1 - y0, x1 - x0, 3)
+    left, top, right, bottom = inside(window, size)
+    assert np.array_equal(shown[top - y0 : bottom - y0, left - x0 : right - x0], pixels[top:bottom, left:right])
+    pad = 45
+    wide = np.pad(pixels, ((pad, pad + 50), (pad, pad + 50), (0, 0)), mode="reflect")
+    assert np.array_equal(shown, wide[y0 + pad : y1 + pad, x0 + pad : x1 + pad])
+    mask = Mask.from_dense(pixels[:, :, 0] > 128)
+    assert np.array_equal(cut_mask(mask, window), cut(pixels, window)[:, :, 0] > 128)
+
+
+@TRIES
+@given(st.lists(st.tuples(*[st.integers(0, 500)] * 2, *[st.integers(1, 300)] * 2), min_size=1, max_size=4))
+def test_windows_are_square_centred_and_large_enough(parts: list) -> None:
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in parts]
+    x0, y0, x1, y1 = square_window(boxes, 1.25)
+    assert x1 - x0 == y1 - y0
+    left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
+    right, bottom = max(b[2] for b in boxes), max(b[3] for b in boxes)
+    assert x0 <= left
+    assert y0 <= top
+    assert x1 >= right
+    assert y1 >= bottom
+    assert abs((x0 + x1) - (left + right)) <= 2
+    assert abs((y0 + y1) - (top + bottom)) <= 2
+    assert x1 - x0 >= 1.25 * max(right - left, bottom - top)
+
+
+@TRIES
+@given(sizes, st.tuples(st.integers(1, 40), st.integers(1, 40)), SEEDS)
+def test_masks_stay_masks_and_none_is_lost(size: tuple[int, int], model: tuple[int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(size, np.bool_)
+    mask[rng.integers(size[0]), rng.integers(size[1])] = True
+    small = shrink_mask(mask, model)
+    assert small.dtype == np.bool_
+    assert small.shape == model
+    assert small.any(), "one pixel is a mask too"
+    assert not shrink_mask(np.zeros(size, np.bool_), model).any()
+
+
+def test_sizes_that_the_generator_takes() -> None:
+    assert multiple_of_4((1, 1)) == (8, 8)
+    assert multiple_of_4((51, 68)) == (52, 68)
+
+
+@TRIES
+@given(SEEDS, st.integers(0, 3), st.sampled_from([1, 3, 5]))
+def test_the_union_is_that_of_training(seed: int, n: int, width: int) -> None:
+    mattes = np.random.default_rng(seed).random((n, 12, 14)).astype(np.float32)
+    trained = union_matte(torch.from_numpy(mattes)[None] * 2 - 1, torch.ones(1, n, dtype=torch.bool), width)
+    assert np.abs(_union(mattes, width) - trained[0, 0].numpy()).max() < 1e-5
+
+
+@TRIES
+@given(SEEDS, st.sampled_from(["matte", "whole"]), st.sampled_from(["natural", "exact"]), st.integers(0, 6))
+def test_blending_changes_nothing_elsewhere(seed: int, mode: str, background: str, seam: int) -> None:
+    rng = np.random.default_rng(seed)
+    window = rng.integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    old = worlds.ellipse((40, 40), (20, 20, int(rng.integers(3, 9)), int(rng.integers(3, 9))))
+    new = worlds.ellipse((16, 16), (8, int(rng.integers(4, 12)), 3, 3))
+    raw = (rng.random((16, 16, 3)) * 255).astype(np.float32)
+    how = Blend(CompositingConfig(mode=mode), background, seam)  # type: ignore[arg-type]
+    before = window.copy()
+    out, changed = blend(window, old, raw, new[None].astype(np.float32), how, open_sides=(True, True, True, True))
+    assert np.array_equal(window, before), "the input is left alone"
+    assert np.array_equal(out[~changed], window[~changed])
+    assert (out != window).any()
+    if background == "exact":
+        assert changed.mean() < 0.95
+    if mode == "matte":
+        kept = out[old & ~changed]
+        assert kept.size == 0, "the old animal is nowhere left as it was"
+
+
+def test_a_window_that_replaces_has_a_soft_border() -> None:
+    window = np.zeros((64, 64, 3), np.uint8)
+    raw = np.full((16, 16, 3), 200, np.float32)
+    mattes = np.zeros((1, 16, 16), np.float32)
+    out, _ = blend(
+        window, np.zeros((64, 64), np.bool_), raw, mattes, Blend(CompositingConfig()), open_sides=(True,) * 4
+    )
+    assert out[32, 32, 0] == 200
+    assert 0 < out[32, 0, 0] < 40
+    assert np.all(np.diff(out[32, :4, 0].astype(int)) > 0)
+    sharp, _ = blend(window, np.zeros((64, 64), np.bool_), raw, mattes, Blend(CompositingConfig()))
+    assert (sharp == 200).all(), "at the photo's own border nothing is faded"
+
+
+def rolled(weights: Path, pixels: NDArray[np.uint8], masks: list[Mask]) -> list[StepRecord]:
+    """Whole mode, one mask a step, through the product's own pieces."""
+    card, folder = find_card(str(weights), "translator")
+    translator = Translator(card, folder, "source_to_target", device="cpu")
+    frame = whole_window((pixels.shape[0], pixels.shape[1]))
+    surface = ModelSurface(pixels, frame, (pixels.shape[0], pixels.shape[1]), Blend(card.compositing))
+    records = []
+    for mask in masks:
+        records.append(surface.run(frame, [mask], translator.step))
+        surface.apply(StepRecord.read(records[-1].files()))
+    return records
+
+
+def test_whole_mode_is_the_sequential_rollout_of_training(sizeless_weights: Path) -> None:
+    """Step by step the image and the mattes of translation.step, which parity holds to the authors' code."""
+    pixels = worlds.photo_pixels()
+    masks = [Mask.from_dense(worlds.ellipse(worlds.SIZE, blob)) for blob in worlds.SHEEP]
+    card, folder = find_card(str(sizeless_weights), "translator")
+    generator = load_generator(card, folder, "source_to_target", "cpu")
+    image = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    for record, mask in zip(rolled(sizeless_weights, pixels, masks), masks, strict=True):
+        planes = torch.from_numpy(mask.dense()).float()[None, None] * 2 - 1
+        with torch.inference_mode():
+            result = translate_step(generator, image, planes, torch.ones(1, 1, dtype=torch.bool), card.compositing)
+        image = result.image
+        assert record.state is not None
+        expected = ((image[0].permute(1, 2, 0) + 1) * 127.5).numpy()
+        assert np.abs(record.state - expected).max() < 1e-4 * 127.5
+        matte = ((result.masks[0, 0] + 1) / 2).numpy()
+        clear = np.abs(matte - 0.5) > 1e-4
+        assert np.array_equal(record.masks[0].dense()[clear], (matte >= 0.5)[clear])
+
+
+def test_records_survive_the_cache_bit_by_bit(matte_weights: Path) -> None:
+    card, folder = find_card(str(matte_weights), "translator")
+    translator = Translator(card, folder, "source_to_target", device="cpu")
+    pixels = worlds.photo_pixels()
+    surface = NativeSurface(pixels, (32, 32), Blend(card.compositing))
+    mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
+    record = surface.run(square_window([mask.box], 1.25), [mask], translator.step)
+    again = StepRecord.read(record.files())
+    assert record.patch is not None
+    assert again.patch is not None
+    assert np.array_equal(record.patch, again.patch)
+    assert np.array_equal(record.changed.dense(), again.changed.dense())
+    assert [np.array_equal(a.dense(), b.dense()) for a, b in zip(record.masks, again.masks, strict=True)] == [True]
+    assert np.array_equal(surface.picture(), pixels), "running a step leaves the state alone"
+    surface.apply(again)
+    outside = ~record.changed.dense()
+    assert np.array_equal(surface.picture()[outside], pixels[outside])
+
+
+@TRIES
+@given(sizes, windows, SEEDS)
+def test_mattes_come_back_where_they_belong(size: tuple[int, int], window: tuple, seed: int) -> None:
+    matte = np.random.default_rng(seed).random((9, 9)).astype(np.float32)
+    mask = enlarged_mask(matte, window, size)
+    assert mask.size == size
+    if not mask.area:
+        return
+    left, top, right, bottom = inside(window, size)
+    x0, y0, x1, y1 = mask.box
+    assert left <= x0 < x1 <= right
+    assert top <= y0 < y1 <= bottom
+
+
+def test_a_window_needs_a_box() -> None:
+    with pytest.raises(ValueError, match="at least one box"):
+        square_window([], 1.25)
