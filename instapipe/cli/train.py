@@ -53,6 +53,7 @@ def command(
 
     from instapipe.data.counts import NOTABLE, separation
     from instapipe.data.domains import cut_domain, match_counts
+    from instapipe.networks.devices import resolve_device
     from instapipe.training import loop
     from instapipe.training.config import TrainConfig
 
@@ -193,18 +194,3 @@ def cutting(settings: TrainConfig) -> Cutting:
         max_cut=data.max_cut,
         max_company=data.max_company,
     )
-
-
-def resolve_device(name: str) -> str:
-    """`auto` is a GPU where there is one. Raises ConfigError for a device that is not there."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"no device {name!r}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"no device {name!r} here: {torch.cuda.device_count()} GPUs found; use --device cpu")
-    return name
