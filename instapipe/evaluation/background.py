@@ -81,19 +81,16 @@ def foreign_colours(before: Pixels, after: Pixels, old: BoolMask, new: BoolMask,
     around = ~old[top:bottom, left:right]
     if not around.any():
         return math.nan
-    near = np.unique(np.round(_lab(before[top:bottom, left:right])[around] / 2).astype(np.int16), axis=0) * 2.0
-    inside = _lab(after[top:bottom, left:right])[hole[top:bottom, left:right]]
-    # Distances to every distinct colour nearby, in slices: a photo has thousands of colours and of pixels.
-    least = np.concatenate(
-        [
-            np.sqrt(((part[:, None, :] - near[None]) ** 2).sum(axis=2)).min(axis=1)
-            for part in np.array_split(inside, max(1, len(inside) * len(near) // 2_000_000))
-            if len(part)
-        ]
-    )
-    return float((least > FOREIGN).mean())
+    near, _ = _colours(before[top:bottom, left:right][around])
+    inside, counts = _colours(after[top:bottom, left:right][hole[top:bottom, left:right]])
+    # Distinct colours against distinct colours, in slices: a photo has thousands of them.
+    slices = np.array_split(inside, max(1, len(inside) * len(near) // 2_000_000))
+    least = np.concatenate([((part[:, None, :] - near[None]) ** 2).sum(axis=2).min(axis=1) for part in slices])
+    return float(counts[least > FOREIGN**2].sum() / counts.sum())
 
 
-def _lab(pixels: Pixels) -> NDArray[np.float32]:
-    """float32 (H, W, 3), CIELAB."""
-    return np.asarray(cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
+def _colours(pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The distinct colours of uint8 (n, 3), in CIELAB and in steps of 2: float32 (k, 3), and how often each occurs."""
+    lab = cv2.cvtColor(pixels.reshape(1, -1, 3).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    steps, counts = np.unique(np.round(lab / 2).astype(np.int16), axis=0, return_counts=True)
+    return steps.astype(np.float32) * 2, counts.astype(np.int64)

@@ -22,7 +22,9 @@ from instapipe.evaluation.study import (
     flat,
     judge_the_judge,
     run_arms,
+    trust_of,
 )
+from instapipe.networks.cards import digest
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Store
@@ -90,7 +92,9 @@ def evaluate(request: Request, store: Store, progress: Progress) -> Study:
             arm.name: Translating(arm, request.settings, photos, store, models, Path(scratch), request.seed)
             for arm in request.arms
         }
-        trust = judge_the_judge(listed, judge, target, progress)
+        trust = trust_of(judge, digest(request.annotations), target) or judge_the_judge(
+            listed, judge, target, progress
+        )
         study = run_arms(
             ways, photos, judge, networks, crops, source=source, target=target, seed=request.seed, progress=progress
         )

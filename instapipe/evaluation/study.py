@@ -99,6 +99,25 @@ def judge_the_judge(photos: Sequence[LabelledPhoto], witness: Judge, target: str
     }
 
 
+def trust_of(witness: Judge, data_sha256: str, target: str) -> Record | None:
+    """What the judge's card says of these very photos, in the form of :func:`judge_the_judge`.
+
+    None where the card was measured on others: `data_sha256` is the digest of the COCO file.
+    """
+    quality = witness.card.quality
+    if quality.get("data_sha256") != data_sha256 or target not in quality["by_class"]:
+        return None
+    return {
+        "name": witness.name,
+        "sha256": witness.card.sha256,
+        "threshold": witness.card.threshold,
+        "validity": quality["by_class"][target],
+        "accuracy_on_real_crops": quality["crop_accuracy"],
+        "accuracy_on_real_photos_of_one_class": quality.get("photo_accuracy"),
+        "measured": "on these photos, when these weights were released",
+    }
+
+
 def run_arms(
     arms: Mapping[str, MakeCase],
     photos: Sequence[LabelledPhoto],

@@ -32,10 +32,12 @@ def release(
     folder: Path,
     target: str,
     facts: dict[str, Any],
+    data_sha256: str,
     progress: Progress = lambda what, done, total: None,
 ) -> JudgeCard:
     """Write `network` to `folder`; its side and threshold are chosen on `calibration`, its card's quality is measured
-    on `held_out`. `facts`: further fields of the card (data, licence, ...)."""
+    on `held_out`. `facts`: further fields of the card (data, licence, ...). `data_sha256`: of the COCO file of these:
+    an evaluation on the same photos need not measure again."""
     bare = JudgeCard(
         name=folder.name, classes=recipe.classes, file=f"{folder.name}.safetensors", sha256="", dtype="float16",
         crop_side=recipe.crop_side, steps=recipe.steps, **facts,
@@ -57,6 +59,7 @@ def release(
     seen = look(judge, held_out, progress)
     quality = {
         "photos": len(held_out),
+        "data_sha256": data_sha256,
         "target": target,
         "by_class": {name: validate(seen, name).record() for name in recipe.classes},
         "median_iou_of_the_found": round(float(np.median(matched(seen))), 4),
