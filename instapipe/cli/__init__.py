@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-judge": ("instapipe.cli.train_judge", "Train the independent judge, and measure how far to believe it."),
     "data": ("instapipe.cli.data", "Training sets: check them, pack them to carry them elsewhere."),
     "weights": ("instapipe.cli.weights", "Weights: list, show, verify, export from a run, import the authors'."),
+    "export": ("instapipe.cli.export", "A translator as ONNX or OpenVINO, any size, any number of instances."),
     "cache": ("instapipe.cli.cache", "Where results are kept: path, ls, explain, prune, verify, clear."),
     "doctor": ("instapipe.cli.doctor", "What is installed, what this machine can do, where cache and weights live."),
 }

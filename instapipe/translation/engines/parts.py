@@ -85,8 +85,12 @@ class Parts:
         }
 
 
-def split(generator: SetGenerator) -> Parts:
-    """The parts of `generator`; its own weights stay as they are."""
+def split(generator: SetGenerator, *, keep_transposed: bool = False) -> Parts:
+    """The parts of `generator`; its own weights stay as they are.
+
+    keep_transposed: the last transposed convolutions stay. OpenVINO runs them well, but not the first ones: in bfloat16
+    it leaves a transposed convolution in float32 that is fed by an input.
+    """
     own = copy.deepcopy(generator).eval().requires_grad_(False)
     features = 4 * own.config.width
     decoder = own.decoder_mask
@@ -105,7 +109,9 @@ def split(generator: SetGenerator) -> Parts:
         "image_decoder": ImageDecoder(own.decoder_image, context),
         "mask_decoder": MaskDecoder(first, after, rest),
     }
-    cheaper = {name: rewrite(module).eval().requires_grad_(False) for name, module in modules.items()}
+    decoders = [d for d in (own.decoder_image, own.decoder_mask) if keep_transposed and isinstance(d, PaperDecoder)]
+    keep = [layer for d in decoders for layer in d.up2 if isinstance(layer, nn.ConvTranspose2d)]
+    cheaper = {name: rewrite(module, keep).eval().requires_grad_(False) for name, module in modules.items()}
     return Parts(cheaper, own.aggregate, features)
 
 

@@ -5,6 +5,8 @@ Each is built from the layer that it replaces and holds weights rearranged once;
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -112,8 +114,13 @@ class PhaseConv(nn.Module):
         return F.pixel_shuffle(torch.stack(four, dim=2).flatten(1, 2), 2)
 
 
-def rewrite(module: nn.Module) -> nn.Module:
-    """`module` with every layer replaced, in place, that has a cheaper form here; returns it (or its replacement)."""
+def rewrite(module: nn.Module, keep: Collection[nn.Module] = ()) -> nn.Module:
+    """`module` with every layer replaced, in place, that has a cheaper form here, but none of those in `keep`.
+
+    Returns it, or its replacement.
+    """
+    if module in keep:
+        return module
     if isinstance(module, UpsampleConv):
         return PhaseConv.of_upsample(module)
     if isinstance(module, nn.ConvTranspose2d) and PhaseConv.replaces(module):
@@ -121,7 +128,7 @@ def rewrite(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.Conv2d) and NarrowConv.replaces(module):
         return NarrowConv(module)
     for name, child in module.named_children():
-        setattr(module, name, rewrite(child))
+        setattr(module, name, rewrite(child, keep))
     return module
 
 

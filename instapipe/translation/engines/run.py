@@ -46,7 +46,7 @@ class PartsEngine:
         self, generator: SetGenerator, weights: str, engine: str, precision: str, artefacts: Artefacts
     ) -> None:
         self._compile = backend(engine, precision, artefacts, weights)
-        self._parts = split(generator)
+        self._parts = split(generator, keep_transposed=engine == "openvino")
         self._compiled: dict[tuple[int, int], dict[str, Part]] = {}
 
     def run(self, image: Array, masks: Array) -> tuple[Array, Array]:

@@ -1,0 +1,58 @@
+"""The yardstick: a plain reading of the original, with its costs and its results, in torch as it is installed.
+
+One mask after the other through the encoder and the decoder, the image encoder anew in each step, batch 1, float32. Its
+test program translates both ways and back again, so that a step costs four passes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instapipe.networks.generator import SetGenerator
+
+Array = NDArray[np.float32]
+PASSES_AS_TESTED = 4
+"""Source to target, back to the source, and the same from the target's photo."""
+
+
+class PlainGenerator:
+    """`generator` as the original runs it."""
+
+    def __init__(self, generator: SetGenerator) -> None:
+        self._network = copy.deepcopy(generator).float().eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def step(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """image (1, 3, H, W), masks (1, N, H, W), both in [-1, 1] -> the same shapes."""
+        own = self._network
+        encoded_image = own.encoder_image(image)
+        encoded = [own.encoder_mask(masks[:, index : index + 1]) for index in range(masks.shape[1])]
+        total = torch.zeros_like(encoded_image)
+        for features in encoded:
+            total = total + features
+        painted = own.decoder_image(torch.cat([encoded_image, total], dim=1))
+        mattes = [own.decoder_mask(torch.cat([features, encoded_image, total], dim=1)) for features in encoded]
+        return painted, torch.cat(mattes, dim=1)
+
+    def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
+        """The same on float32 (3, H, W) and (N, H, W)."""
+        painted, mattes = self.step(torch.from_numpy(image)[None], torch.from_numpy(masks)[None])
+        return painted[0].numpy(), mattes[0].numpy()
+
+
+def loop(run: Callable[[Array, Array], tuple[Array, Array]], image: Array, masks: Array, per_step: int) -> list[Array]:
+    """The source-to-target loop of a whole photo: each step starts from the last one's image.
+
+    Returns the last image and all mattes, (3, H, W) and (N, H, W).
+    """
+    mattes = []
+    for first in range(0, len(masks), per_step):
+        image, some = run(np.ascontiguousarray(image), masks[first : first + per_step])
+        mattes.append(some)
+    return [image, np.concatenate(mattes)]
