@@ -1,4 +1,7 @@
-"""A segmenter for the small world of `worlds`: white is sheep, brown is horse. Found through an entry point."""
+"""A segmenter for the small world of `worlds`: white is sheep, brown is horse. Found through an entry point.
+
+`colour:fragile` is badly written: it dies on photos without sheep.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,8 @@ class ColourSegmenter:
         RUNS.append(photo.digest)
         pixels = photo.pixels.astype(int)
         white = pixels.min(axis=2) > 180
+        if self._argument == "fragile" and not white.any():
+            raise RuntimeError("boom: no\nsheep")
         brown = (pixels[:, :, 0] > 100) & (pixels[:, :, 2] < 60) & (pixels[:, :, 1] < 85)
         found: list[tuple[float, str, Mask]] = []
         for label, where in (("sheep", white), ("horse", brown)):

@@ -111,6 +111,16 @@ def test_one_bad_photo_stops_nothing(cli: Cli, photos: Path, options: tuple[obje
     assert cli("translate", photos, *options).code == 3
 
 
+def test_a_segmenter_that_dies_on_one_photo_costs_that_photo(
+    cli: Cli, photos: Path, colour: str, matte_weights: Path
+) -> None:
+    worlds.write_photo(photos / "empty.png", worlds.photo_pixels((), None))
+    ran = cli("translate", photos, *PAIR, "--segmenter", f"{colour}:fragile", "--weights", matte_weights, "--json")
+    assert ran.code == 4
+    (failed,) = (each for each in ran.json if each["status"] == "failed")
+    assert failed["error"] == "photo 'empty.png': RuntimeError: boom: no sheep"
+
+
 def test_masks_of_the_wrong_size_fail_their_photo_alone(
     cli: Cli, photos: Path, matte_weights: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from instapipe.errors import MaskError
 from instapipe.masks import polygons
@@ -108,6 +107,8 @@ def _names(folder: Path) -> dict[int, str]:
 
 
 def _yaml_names(path: Path) -> dict[int, str]:
+    import yaml
+
     where = f"class names {str(path)!r}"
     try:
         content = yaml.safe_load(read_bytes(path, MAX_NAMES_BYTES))

@@ -17,6 +17,7 @@ from instapipe.pipeline.jobs import Job
 from instapipe.pipeline.keys import key_of
 from instapipe.pipeline.ledger import Ledger
 from instapipe.pipeline.outputs import Written, paths_beside
+from instapipe.pipeline.plan import Stopped
 from instapipe.pipeline.runner import Runner
 
 _BYTES_PER_PIXEL = 2.5
@@ -111,12 +112,15 @@ def _guarded(job: Job, runner: Runner, ledger: Ledger, stopped: threading.Event)
         if earlier is not None:
             return earlier
         done = translate_one(job, runner, stopped)
-    except UsageError:
+    except (UsageError, Stopped):
         raise
     except InstapipeError as error:
         done = Done(job, "failed", error=str(error))
     except MemoryError:
         done = Done(job, "failed", error=f"photo {job.name!r}: not enough memory; try --size or fewer --workers")
+    # A segmenter is anybody's code: what it dies of on one photo must not cost the others.
+    except Exception as error:
+        done = Done(job, "failed", error=f"photo {job.name!r}: {type(error).__name__}: {' '.join(str(error).split())}")
     outcome: dict[str, Any]
     if done.status != "failed":
         outcome = {"status": done.status, "instances": done.instances, "bytes": job.picture.stat().st_size}

@@ -13,6 +13,10 @@ from instapipe.pipeline.settings import TranslateSettings
 from instapipe.translation.windows import Rectangle, multiple_of_4, square_window, whole_window
 
 
+class Stopped(Exception):
+    """A run was told to stop between two steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How a photo of one size is worked on.

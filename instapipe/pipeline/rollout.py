@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 
 from instapipe import imaging
 from instapipe.pipeline.formats import masks_bytes, read_masks
-from instapipe.pipeline.plan import Layout, Step
+from instapipe.pipeline.plan import Layout, Step, Stopped
 from instapipe.pipeline.store import Store
 from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction, StepRecord, Surface
 from instapipe.structures import Instances, Mask, Photo, Pixels
 from instapipe.translation.native import Blend
-
-
-class Stopped(Exception):
-    """A run was told to stop between two steps."""
 
 
 @dataclass(slots=True)
