@@ -106,9 +106,6 @@ def _photo(listed: Listed, report: Report, seen: _Seen, min_side: int, max_cut: 
     twin = seen.digests.setdefault(photo.digest, name)
     if twin != name:
         add(Finding("same photo twice", name, f"has the bytes of {twin}"))
-    else:
-        seen.names.append(name)
-        seen.hashes.append(_hash(photo.pixels))
     before = len(report.findings)
     if listed.fault is not None:
         add(Finding("unreadable masks", name, listed.fault))
@@ -122,6 +119,9 @@ def _photo(listed: Listed, report: Report, seen: _Seen, min_side: int, max_cut: 
     report.instances += len(chosen)
     if len(chosen):
         report.counts.append(len(chosen))
+    if twin == name and (len(chosen) or report.form == "photos"):
+        seen.names.append(name)
+        seen.hashes.append(_hash(photo.pixels))
     for finding in _instances(chosen, name, min_side, max_cut):
         add(finding)
     told = report.findings[before:]
