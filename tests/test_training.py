@@ -1,4 +1,4 @@
-"""Training: losses, batches against singles, overfitting, exact resume, and the command line from photos to a picture."""
+"""Training: losses, batches against singles, overfitting, exact resume, and the command line from photos on."""
 
 from __future__ import annotations
 
@@ -333,13 +333,16 @@ def test_resume_is_exact(cli: Cli, world: Path, tmp_path: Path) -> None:
 
 def assert_same(one: object, two: object, where: str) -> None:
     if isinstance(one, Tensor):
-        assert isinstance(two, Tensor) and torch.equal(one, two), where
+        assert isinstance(two, Tensor), where
+        assert torch.equal(one, two), where
     elif isinstance(one, dict):
-        assert isinstance(two, dict) and one.keys() == two.keys(), where
+        assert isinstance(two, dict), where
+        assert one.keys() == two.keys(), where
         for key in one:
             assert_same(one[key], two[key], f"{where}.{key}")
     elif isinstance(one, list):
-        assert isinstance(two, list) and len(one) == len(two), where
+        assert isinstance(two, list), where
+        assert len(one) == len(two), where
         for n, (a, b) in enumerate(zip(one, two, strict=True)):
             assert_same(a, b, f"{where}.{n}")
     else:
