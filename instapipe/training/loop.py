@@ -141,7 +141,7 @@ def train(run: Run) -> Iterator[Progress]:
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
             if bad:
                 raise TrainingError(
-                    f"step {run.step}: {bad[0]} is not finite; checkpoints stay; a new run needs a smaller learning_rate"
+                    f"step {run.step}: {bad[0]} is not finite; checkpoints stay; a run needs a smaller learning_rate"
                 )
             log.write(
                 json.dumps(
