@@ -247,6 +247,13 @@ def _engine_of(card: Any) -> str:
     settings = TranslateSettings(source=source, target=target, weights=card.name)
     store = Store(default_root())
     weights = resolve_weights(settings, store)
+    measured: Facts = {}
+
     with Models(settings.device, store.artefacts) as models:
-        chosen = resolve_engine(settings, weights, store, lambda: models.choose_engine(weights, "auto", "auto"))
-    return f"{chosen['engine']}, {chosen['precision']}"
+
+        def measure() -> Facts:
+            measured.update(models.choose_engine(weights, "auto", "auto"))
+            return measured
+
+        chosen = resolve_engine(settings, weights, store, measure)
+    return f"{chosen['engine']}, {chosen['precision']} ({measured.get('reason', 'as measured before')})"

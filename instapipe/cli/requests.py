@@ -41,7 +41,9 @@ Background = Annotated[
 Seam = Annotated[int | None, typer.Option("--seam", help="Width of that seam, model pixels.", metavar="N")]
 Size = Annotated[str | None, typer.Option("--size", help="What the model works at.", metavar="HxW")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto.", metavar="D")]
-Engine = Annotated[str | None, typer.Option("--engine", help="What runs the generator.", metavar="E")]
+Engine = Annotated[
+    str | None, typer.Option("--engine", help="What runs the generator.", metavar="auto|torch|compile|openvino|onnx")
+]
 Precision = Annotated[
     str | None, typer.Option("--precision", help="Of the generator.", metavar="auto|float32|bfloat16|int8")
 ]

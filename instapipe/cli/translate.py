@@ -115,7 +115,11 @@ def _many(
     runner = make(settings, store, models, mask_source=masks, engine=engine)
     jobs = folder_jobs(inputs, folder, settings.target, ledger.pictures)
     need = check_disk([job for job in jobs if not job.picture.exists()], folder)
-    typer.echo(f"{len(jobs)} photos into {folder} (about {need / 1e6:.0f} MB to write)", err=True)
+    typer.echo(
+        f"{len(jobs)} photos into {folder} (about {need / 1e6:.0f} MB to write); "
+        f"engine {runner.engine['engine']}, {runner.engine['precision']}",
+        err=True,
+    )
     ledger.begin(
         {"asked": asked, "engine": runner.engine, "weights": runner.weights.sha256},
         {job.name: job.picture.relative_to(folder).as_posix() for job in jobs},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -108,6 +110,7 @@ def _openvino(
     core = _openvino_core()
     inputs = {
         **_inputs("openvino", size, weights),
+        "shared": parts.shared,
         "quantized": metadata.version("nncf") if precision == "int8" else None,
     }
     # The plugin would pick bfloat16 by itself where the CPU lists it, also where that is slower.
@@ -182,13 +185,14 @@ def _quantized(models: dict[str, Any], parts: Parts, size: tuple[int, int]) -> d
     out = {}
     for name, model in models.items():
         last = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
-        out[name] = nncf.quantize(
-            model,
-            nncf.Dataset(seen[name], lambda arrays: list(arrays)),
-            subset_size=len(seen[name]),
-            preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=last[-2:]) if name.endswith("decoder") else None,
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars would mix with what we print
+            out[name] = nncf.quantize(
+                model,
+                nncf.Dataset(seen[name], lambda arrays: list(arrays)),
+                subset_size=len(seen[name]),
+                preset=nncf.QuantizationPreset.MIXED,
+                ignored_scope=nncf.IgnoredScope(names=last[-2:]) if name.endswith("decoder") else None,
+            )
     return out
 
 

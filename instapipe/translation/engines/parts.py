@@ -8,7 +8,8 @@
     features_n, context -> mask_decoder -> matte_n
 
 The first convolution of the mask decoder sees [mask; image; total]. A convolution is linear, so what image and total
-add to it, the same for every mask, is computed once in a step, by the image decoder: that is `context`.
+add to it, the same for every mask, is computed once in a step, by the image decoder: that is `context`. Where that does
+not pay, there is none, and the mask decoder takes the features of image and set themselves.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from instapipe.networks.blocks import UpsampleConv
 from instapipe.networks.generator import PaperDecoder, SetGenerator
 from instapipe.translation.engines.rewrite import rewrite
 
@@ -31,7 +33,7 @@ Part = Callable[..., tuple[Array, ...]]
 Shape = tuple[int, int, int, int]
 
 NAMES = ("image_encoder", "mask_encoder", "image_decoder", "mask_decoder")
-VERSION = 1
+VERSION = 2
 """Of the parts' form: part of the key of everything that is compiled from them."""
 
 
@@ -64,35 +66,71 @@ class MaskDecoder(nn.Module):
         return out
 
 
+class Joined(nn.Module):
+    """A decoder of several feature maps."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Each (1, C, h, w) -> (1, outputs, H, W)."""
+        out: Tensor = self.decoder(torch.cat(features, dim=1))
+        return out
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """The four parts, in eval mode without gradients, and the aggregation between them."""
+    """The four parts, in eval mode without gradients, and the aggregation between them. shared: with a context."""
 
     modules: Mapping[str, nn.Module]
     aggregate: nn.Module
     features: int
+    shared: bool
 
     def shapes(self, size: tuple[int, int]) -> dict[str, tuple[Shape, ...]]:
         """What each part takes for images of `size` (H, W)."""
         height, width = size
         small: Shape = (1, self.features, height // 4, width // 4)
-        context = _context_shape(self.modules["image_decoder"], small)
+        context = (_context_shape(self.modules["image_decoder"], small),) if self.shared else (small, small)
         return {
             "image_encoder": ((1, 3, height, width),),
             "mask_encoder": ((1, 1, height, width),),
             "image_decoder": (small, small),
-            "mask_decoder": (small, context),
+            "mask_decoder": (small, *context),
         }
 
 
-def split(generator: SetGenerator, *, keep_transposed: bool = False) -> Parts:
+def split(generator: SetGenerator, *, shared: bool = True, keep_transposed: bool = False) -> Parts:
     """The parts of `generator`; its own weights stay as they are.
 
-    keep_transposed: the last transposed convolutions stay. OpenVINO runs them well, but not the first ones: in bfloat16
-    it leaves a transposed convolution in float32 that is fed by an input.
+    shared: with a context, and with upsampling in its cheaper form. It saves multiplications and costs transfers:
+    worth it in float32, not where multiplications are as cheap as in bfloat16 on OpenVINO. Without, the mask decoder
+    takes the features of one mask, of the image and of the set.
+    keep_transposed: the last transposed convolutions stay, for which OpenVINO has a good kernel.
     """
+    keep: list[nn.Module]
     own = copy.deepcopy(generator).eval().requires_grad_(False)
     features = 4 * own.config.width
+    if shared:
+        decoders = [d for d in (own.decoder_image, own.decoder_mask) if keep_transposed and isinstance(d, PaperDecoder)]
+        keep = [layer for d in decoders for layer in d.up2 if isinstance(layer, nn.ConvTranspose2d)]
+        image_decoder, mask_decoder = _with_context(own, features)
+    else:
+        keep = [layer for layer in own.modules() if isinstance(layer, (UpsampleConv, nn.ConvTranspose2d))]
+        image_decoder, mask_decoder = Joined(own.decoder_image), Joined(own.decoder_mask)
+    modules = {
+        "image_encoder": own.encoder_image,
+        "mask_encoder": own.encoder_mask,
+        "image_decoder": image_decoder,
+        "mask_decoder": mask_decoder,
+    }
+    cheaper = {name: rewrite(module, keep).eval().requires_grad_(False) for name, module in modules.items()}
+    return Parts(cheaper, own.aggregate, features, shared)
+
+
+def _with_context(own: SetGenerator, features: int) -> tuple[nn.Module, nn.Module]:
+    """The decoders of `own`, the mask decoder's first convolution divided between them."""
     decoder = own.decoder_mask
     block: nn.Module
     if isinstance(decoder, PaperDecoder):
@@ -102,17 +140,7 @@ def split(generator: SetGenerator, *, keep_transposed: bool = False) -> Parts:
         rest = nn.Sequential(*(decoder.get_submodule(name) for name in ("blocks", "up1", "up2", "out")))
     conv, *norm_relu = block.children()
     first, context = divided(conv, features)
-    after = nn.Sequential(*norm_relu)
-    modules = {
-        "image_encoder": own.encoder_image,
-        "mask_encoder": own.encoder_mask,
-        "image_decoder": ImageDecoder(own.decoder_image, context),
-        "mask_decoder": MaskDecoder(first, after, rest),
-    }
-    decoders = [d for d in (own.decoder_image, own.decoder_mask) if keep_transposed and isinstance(d, PaperDecoder)]
-    keep = [layer for d in decoders for layer in d.up2 if isinstance(layer, nn.ConvTranspose2d)]
-    cheaper = {name: rewrite(module, keep).eval().requires_grad_(False) for name, module in modules.items()}
-    return Parts(cheaper, own.aggregate, features)
+    return ImageDecoder(own.decoder_image, context), MaskDecoder(first, nn.Sequential(*norm_relu), rest)
 
 
 def divided(conv: nn.Module, inputs: int) -> tuple[nn.Module, nn.Module]:
@@ -142,8 +170,9 @@ def run_step(parts: Mapping[str, Part], aggregate: nn.Module, image: Array, mask
     valid = torch.ones(1, len(encoded), dtype=torch.bool)
     with torch.inference_mode():
         total: Array = aggregate(torch.from_numpy(np.stack(encoded, axis=1)), valid).numpy()
-    painted, context = parts["image_decoder"](features, total)
-    mattes = [parts["mask_decoder"](one, context)[0] for one in encoded]
+    painted, *shared = parts["image_decoder"](features, total)
+    context = shared or (features, total)
+    mattes = [parts["mask_decoder"](one, *context)[0] for one in encoded]
     return painted[0], np.concatenate(mattes)[:, 0]
 
 

@@ -46,7 +46,8 @@ class PartsEngine:
         self, generator: SetGenerator, weights: str, engine: str, precision: str, artefacts: Artefacts
     ) -> None:
         self._compile = backend(engine, precision, artefacts, weights)
-        self._parts = split(generator, keep_transposed=engine == "openvino")
+        on_openvino = engine == "openvino"
+        self._parts = split(generator, shared=not on_openvino or precision == "float32", keep_transposed=on_openvino)
         self._compiled: dict[tuple[int, int], dict[str, Part]] = {}
 
     def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
