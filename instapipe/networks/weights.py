@@ -67,6 +67,8 @@ def save_translator(
                 file=name, sha256=digest(scratch / name), dtype="float16" if half else "float32"
             )
         card = card.model_copy(update={"directions": files})
+        for entry in files.values():
+            (scratch / entry.file).chmod(0o644)  # safetensors writes for its owner alone
         (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         scratch.chmod(0o755)
         os.replace(scratch, folder)
