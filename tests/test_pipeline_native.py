@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instapipe.config import CompositingConfig
+from instapipe.imaging.windows import cut, cut_mask, inside, multiple_of_4, square_window, whole_window
 from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
 from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepRecord
@@ -21,7 +22,6 @@ from instapipe.translation.engine import Translator
 from instapipe.translation.native import Blend, _union, blend
 from instapipe.translation.resampling import enlarged_mask, shrink_mask
 from instapipe.translation.step import translate_step, union_matte
-from instapipe.translation.windows import cut, cut_mask, inside, multiple_of_4, square_window, whole_window
 
 TRIES = settings(max_examples=60, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from instapipe.data.balance import Matching, paste
-from instapipe.data.geometry import cut, resize_image, resize_masks, square_window
+from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.data.photos import AnnotatedPhoto, Instance
 from instapipe.data.samples import Batch, Crop, Order, Sample, sample_batch
 from instapipe.errors import DataError
+from instapipe.imaging.windows import cut, square_window
 
 SMALLEST_CROP = 0.82
 """A window's random crop keeps at least this share of its side."""
@@ -172,7 +173,7 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
         yield Sample(resize_image(pixels, side), resize_masks(dense, side), photo.path.name)
         return
     for centre in (instance for instance in usable if instance.role == "centre"):
-        window = square_window(centre.mask.box, cutting.window_scale)
+        window = square_window([centre.mask.box], cutting.window_scale)
         area = (window[2] - window[0]) ** 2
         inside = {other: int(other.mask.window(window).sum()) for other in instances if other is not centre}
         if sum(inside.values()) / area > cutting.max_company:

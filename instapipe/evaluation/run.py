@@ -92,9 +92,7 @@ def evaluate(request: Request, store: Store, progress: Progress) -> Study:
             arm.name: Translating(arm, request.settings, photos, store, models, Path(scratch), request.seed)
             for arm in request.arms
         }
-        trust = trust_of(judge, digest(request.annotations), target) or judge_the_judge(
-            listed, judge, target, progress
-        )
+        trust = trust_of(judge, digest(request.annotations), target) or judge_the_judge(listed, judge, target, progress)
         study = run_arms(
             ways, photos, judge, networks, crops, source=source, target=target, seed=request.seed, progress=progress
         )

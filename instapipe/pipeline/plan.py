@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from instapipe.imaging.windows import Rectangle, multiple_of_4, square_window, whole_window
 from instapipe.pipeline.keys import DECODE_VERSION, TRANSLATE_VERSION
 from instapipe.pipeline.resolve import Weights
 from instapipe.pipeline.settings import TranslateSettings
-from instapipe.translation.windows import Rectangle, multiple_of_4, square_window, whole_window
 
 
 class Stopped(Exception):

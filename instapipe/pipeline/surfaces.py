@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from instapipe.imaging.windows import Rectangle, cut, cut_mask, inside
 from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
 from instapipe.structures import Mask, Pixels
 from instapipe.translation.native import Blend, blend, distance
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
-from instapipe.translation.windows import Rectangle, cut, cut_mask, inside
 
 State = NDArray[np.float32]
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instapipe.imaging.windows import Rectangle, inside
 from instapipe.structures import BoolMask, Mask, Pixels
-from instapipe.translation.windows import Rectangle, inside
 
 
 def shrink(window: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
