@@ -65,12 +65,26 @@ class DirectionFile(Strict):
     dtype: Literal["float16", "float32"]
 
 
-class TranslatorCard(Strict):
-    """What there is to know about a pair of set generators."""
+class Card(Strict):
+    """What every card says: where weights are from, what they measured, and what they may be used for."""
 
     format: Literal[1] = 1
-    kind: Literal["translator"] = "translator"
     name: str
+    data: str = ""
+    provenance: str = ""
+    recipe: str = ""
+    steps: int = 0
+    hardware: str = ""
+    time: str = ""
+    quality: dict[str, Any] = {}
+    limits: str = ""
+    licence: str = ""
+
+
+class TranslatorCard(Card):
+    """What there is to know about a pair of set generators."""
+
+    kind: Literal["translator"] = "translator"
     source: str
     target: str
     generator: GeneratorConfig
@@ -79,38 +93,18 @@ class TranslatorCard(Strict):
     window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
     instances_per_step: int = Field(2, ge=1, le=64)
     directions: dict[Direction, DirectionFile]
-    data: str = ""
-    provenance: str = ""
-    recipe: str = ""
-    steps: int = 0
-    hardware: str = ""
-    time: str = ""
-    quality: dict[str, Any] = {}
-    limits: str = ""
-    licence: str = ""
 
 
-class SegmenterCard(Strict):
+class SegmenterCard(Card):
     """What there is to know about a segmenter's weights."""
 
-    format: Literal[1] = 1
     kind: Literal["segmenter"] = "segmenter"
-    name: str
     architecture: Literal["compact_maskrcnn"] = "compact_maskrcnn"
     settings: dict[str, Any] = {}
     classes: tuple[str, ...]
     file: str
     sha256: str
     dtype: Literal["float16", "float32"]
-    data: str = ""
-    provenance: str = ""
-    recipe: str = ""
-    steps: int = 0
-    hardware: str = ""
-    time: str = ""
-    quality: dict[str, Any] = {}
-    limits: str = ""
-    licence: str = ""
 
 
 def explain(error: ValidationError, where: str) -> str:

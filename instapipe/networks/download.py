@@ -89,6 +89,8 @@ def _fetch(url: str, path: Path, report: Report) -> str:
                     raise WeightsError(f"{url!r} sends more than {LARGEST >> 20} MiB")
                 report(path.name, done, total)
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
             f"cannot pull {url!r}: {reason}; bring the folder from another machine and give its path"

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from instapipe.config import Strict, explain
+from instapipe.config import Card, explain
 from instapipe.errors import WeightsError
 from instapipe.resources import weights_root
 
@@ -16,13 +16,11 @@ CARD = "card.json"
 DEFAULT = "judge-animals-1"
 
 
-class JudgeCard(Strict):
+class JudgeCard(Card):
     """`side`: a photo's longer side when it is judged.  `threshold`: the least score of a detection, chosen on the part
     of the training photos that was kept back.  `quality`: what it does on photos that it never saw."""
 
-    format: Literal[1] = 1
     kind: Literal["judge"] = "judge"
-    name: str
     classes: tuple[str, ...]
     file: str
     sha256: str
@@ -33,15 +31,6 @@ class JudgeCard(Strict):
     side: int = 448
     crop_side: int = 128
     threshold: float = 0.5
-    data: str = ""
-    provenance: str = ""
-    recipe: str = ""
-    steps: int = 0
-    hardware: str = ""
-    time: str = ""
-    quality: dict[str, Any] = Field(default_factory=dict)
-    limits: str = ""
-    licence: str = ""
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that changes what the judge says."""
