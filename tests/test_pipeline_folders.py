@@ -317,6 +317,8 @@ def test_interrupted_leaves_whole_files(
     process = subprocess.Popen(
         command(photos, out, tmp_path / "cache", options),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A run in the background inherits ignored interrupts; a terminal's does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(out.rglob("*_giraffe.png")) and time.monotonic() < deadline:
