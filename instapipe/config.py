@@ -92,6 +92,9 @@ class TranslatorCard(Card):
     size: tuple[int, int] | None = Field(None, description="(H, W) that the weights were trained at; none: any")
     window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
     instances_per_step: int = Field(2, ge=1, le=64)
+    also_from: tuple[str, ...] = Field(
+        (), description="classes that it was never trained on, but measured to translate into the target"
+    )
     directions: dict[Direction, DirectionFile]
 
 

@@ -17,7 +17,8 @@ import torch
 import worlds
 from conftest import Cli
 
-from instapipe.networks.cards import bundled, digest
+from instapipe.errors import WeightsError
+from instapipe.networks.cards import bundled, digest, find_translator
 from instapipe.resources import weights_root
 
 OFFICIAL = Path(__file__).parent / "data" / "parity" / "train_small"
@@ -56,6 +57,21 @@ def test_a_version_may_be_left_out(cli: Cli) -> None:
     unknown = cli("weights", "show", "sheep2unicorn")
     assert unknown.code == 2
     assert "known:" in unknown.err
+
+
+def test_a_class_that_weights_were_only_measured_on_is_second_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTAPIPE_WEIGHTS", str(tmp_path))
+    card = worlds.write_weights(tmp_path / "wolf2fox-1") / "card.json"
+    content = json.loads(card.read_text()) | {"source": "wolf", "target": "fox", "also_from": ["dog"]}
+    card.write_text(json.dumps(content))
+    assert find_translator("dog", "fox")[0].name == "wolf2fox-1"
+    card = worlds.write_weights(tmp_path / "dog2fox-1") / "card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"source": "dog", "target": "fox"}))
+    assert find_translator("dog", "fox")[0].name == "dog2fox-1"
+    with pytest.raises(WeightsError, match=r"known: .*dog -> fox.*wolf -> fox"):
+        find_translator("fox", "bear")
 
 
 def test_damage_is_noticed(cli: Cli, tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def _purpose(card: TranslatorCard | SegmenterCard) -> str:
     if isinstance(card, SegmenterCard):
         return "finds " + ", ".join(card.classes)
     arrow = "<->" if len(card.directions) == 2 else "->" if "source_to_target" in card.directions else "<-"
-    return f"{card.source} {arrow} {card.target}"
+    also = f", also {', '.join(card.also_from)} -> {card.target}" if card.also_from else ""
+    return f"{card.source} {arrow} {card.target}{also}"
 
 
 def _find(name: str) -> tuple[TranslatorCard | SegmenterCard, Path]:

@@ -102,17 +102,21 @@ def find_card(name: str, kind: Kind) -> tuple[TranslatorCard | SegmenterCard, Pa
 
 
 def find_translator(source: str, target: str) -> tuple[TranslatorCard, Path]:
-    """The newest known translator of `source` into `target`, in either direction of its pair.
+    """The newest known translator of `source` into `target`, in either direction of its pair; where there is none, one
+    whose card says that it was measured on `source` all the same.
 
     Raises WeightsError, which lists the pairs known.
     """
     cards = [(c, f) for c, f in known() if isinstance(c, TranslatorCard)]
     matches = [(c, f) for c, f in cards if direction_of(c, source, target) is not None]
+    # Second choice: weights that were measured on this source, though trained on another.
+    matches = matches or [(c, f) for c, f in cards if source in c.also_from and c.target == target]
     if matches:
         return max(matches, key=lambda match: (match[0].source == source, _version(match[0].name)))
     pairs = sorted(
         {f"{c.source} -> {c.target}" for c, _ in cards if "source_to_target" in c.directions}
         | {f"{c.target} -> {c.source}" for c, _ in cards if "target_to_source" in c.directions}
+        | {f"{other} -> {c.target}" for c, _ in cards for other in c.also_from}
     )
     raise WeightsError(
         f"no weights here translate {source!r} to {target!r}; known: {', '.join(pairs) or 'none'}; or give --weights"
