@@ -48,13 +48,14 @@ class CompositingConfig(Strict):
 
     `whole`: the generator's image replaces the window (the paper).
     `matte`: `m * generated + (1 - m) * background`, m the returned masks in [0, 1], softened; background the window
-    with the old instances removed by inpainting.
+    with the old instances removed: in training by OpenCV's inpainting at the model's size, in translation by patches of
+    the photo itself at its own scale (`imaging.filling`).
     """
 
     mode: Literal["whole", "matte"] = "whole"
     soften: int = Field(3, ge=1, le=15, description="width of the matte's softening, model pixels (odd)")
     dilate: int = Field(5, ge=0, le=31, description="the old mask is grown by this before inpainting, model pixels")
-    inpaint_radius: int = Field(3, ge=1, le=15, description="radius of the inpainting, model pixels")
+    inpaint_radius: int = Field(3, ge=1, le=15, description="radius of training's inpainting, model pixels")
 
 
 class DirectionFile(Strict):
