@@ -16,6 +16,7 @@ from instapipe.resources import configs_root
 
 if TYPE_CHECKING:
     from instapipe.data.domains import Cutting
+    from instapipe.data.photos import AnnotatedPhoto
     from instapipe.training.config import TrainConfig
     from instapipe.training.loop import Progress, Run
 
@@ -37,6 +38,14 @@ def command(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override any setting: --set data.size=128 (repeatable).")
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Start from these weights (a name or a folder) instead of random ones; see critics_first.",
+            metavar="NAME|PATH",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")] = "auto",
     source_masks: Annotated[
@@ -53,12 +62,18 @@ def command(
 
     from instapipe.data.counts import NOTABLE, separation
     from instapipe.data.domains import cut_domain, match_counts
+    from instapipe.networks.cards import find_card
     from instapipe.networks.devices import resolve_device
     from instapipe.training import loop
     from instapipe.training.config import TrainConfig
+    from instapipe.training.initial import Initial
 
     console = Console()
     settings = read_yaml(find_config(config), TrainConfig, overrides(steps, seed, set_ or []))
+    initial = None
+    if from_ is not None:
+        initial = Initial(*find_card(from_, "translator"))
+        initial.fits(settings)
     place = resolve_device(device)
     how = Segmenting(segmenter, cache, place)
     sides = (
@@ -67,7 +82,7 @@ def command(
     )
     with console.status("cutting samples"):
         first, second = (
-            cut_domain(side.photos, side.label, cutting(settings), held_out=settings.held_out, seed=settings.seed)
+            cut_domain(without(side.photos, settings.data.exclude), side.label, cutting(settings), held_out=settings.held_out, seed=settings.seed)
             for side in sides
         )
     for domain in (first, second):
@@ -85,13 +100,15 @@ def command(
         )
     if settings.data.balance == "match":
         first, second = match_counts(first, second)
-    run = loop.start(settings, first, second, output, device=place, resume=resume)
+    run = loop.start(settings, first, second, output, initial=initial, device=place, resume=resume)
     refused = write_refused(run.folder, sides)
     if refused is not None:
         console.print(f"what was not good enough to learn from: {refused}", soft_wrap=True)
     console.print(f"{loop.hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
     if run.resumed:
         console.print(f"resumed at step {run.step}")
+    elif initial is not None:
+        console.print(f"generators start from {initial.card.name} ({initial.card.steps} steps)")
     show(run, console)
 
 
@@ -176,6 +193,11 @@ def overrides(steps: int | None, seed: int | None, assignments: list[str]) -> di
     if seed is not None:
         out["seed"] = seed
     return out
+
+
+def without(photos: list[AnnotatedPhoto], names: tuple[str, ...]) -> list[AnnotatedPhoto]:
+    """The photos whose file is not named in `names`."""
+    return [photo for photo in photos if photo.path.name not in names]
 
 
 def cutting(settings: TrainConfig) -> Cutting:

@@ -32,6 +32,7 @@ class DataSettings(Strict):
     balance: Literal["none", "match"] = Field(
         "none", description="`match`: instances are pasted in until both domains show as many of them"
     )
+    exclude: tuple[str, ...] = Field((), description="file names of photos whose labels are wrong: never learnt from")
     gate: Gate = Field(Gate(), description="which masks are good enough, where photos without masks are segmented")
 
     @model_validator(mode="after")
@@ -82,6 +83,9 @@ class TrainConfig(Strict):
         description="share of the real samples cut out and put back the way fakes are made (`matte` only)",
     )
     learning_rate: float = Field(2e-4, gt=0)
+    critics_first: int = Field(
+        0, ge=0, description="steps in which the discriminators catch up with generators that start from weights"
+    )
     betas_generator: tuple[float, float] = (0.5, 0.999)
     betas_discriminator: tuple[float, float] = (0.5, 0.999)
     decay_from: float = Field(

@@ -29,6 +29,7 @@ def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> 
     except (OSError, ValueError) as error:
         raise TrainingError(f"{str(run)!r} holds no {RESOLVED} of a run: {error}") from error
     config = build(TrainConfig, settings["config"], str(run / RESOLVED))
+    initial = settings.get("initial")
     matte = config.compositing.mode == "matte"
     card = TranslatorCard(
         name=folder.name,
@@ -44,7 +45,8 @@ def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> 
         hardware=settings.get("hardware", ""),
         time=f"{state['seconds'] / 60:.0f} min",
         provenance=f"instapipe train, batch {config.batch_size}, seed {config.seed}"
-        + (", matte compositing" if matte else ""),
+        + (", matte compositing" if matte else "")
+        + (f"; started from {initial['name']} ({initial['steps']} steps)" if initial else ""),
     )
     card = card.model_copy(update=facts or {})
     states: dict[Direction, dict[str, Tensor]] = {}

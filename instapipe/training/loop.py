@@ -25,6 +25,7 @@ from instapipe.training import checkpoint
 from instapipe.training.config import TrainConfig
 from instapipe.training.ema import average_of, update_average
 from instapipe.training.grids import grid
+from instapipe.training.initial import Initial
 from instapipe.training.pool import FakePool
 from instapipe.training.precision import Choice, Precision, choose_precision
 from instapipe.training.step import InstaGAN, Metrics, TrainingStep
@@ -66,10 +67,18 @@ class Run:
 
 
 def start(
-    config: TrainConfig, source: Domain, target: Domain, folder: Path, *, device: str = "cpu", resume: bool = False
+    config: TrainConfig,
+    source: Domain,
+    target: Domain,
+    folder: Path,
+    *,
+    initial: Initial | None = None,
+    device: str = "cpu",
+    resume: bool = False,
 ) -> Run:
     """Build the networks, or restore them from the newest checkpoint in `folder`.
 
+    initial: weights that the generators start from instead of random ones; a resumed run needs them no more.
     Raises TrainingError where `folder` holds a run and `resume` is False, or where the settings differ from the run's.
     """
     state = checkpoint.load_latest(folder / "checkpoints")
@@ -80,12 +89,14 @@ def start(
     if state is None and resume:
         raise TrainingError(f"{str(folder)!r} holds no checkpoint to resume from")
     place = torch.device(device)
-    _write_settings(folder, config, source, target, resume, hardware(place))
+    _write_settings(folder, config, source, target, resume, hardware(place), initial)
     backbone, channels = _backbone(config)
     rng = torch.Generator().manual_seed(derive(config.seed, "networks"))
     networks = InstaGAN(config, channels, rng)
     for generator in (networks.source_to_target, networks.target_to_source):
         initialise(generator, rng)
+    if initial is not None and state is None:
+        initial.into(networks)
     networks.to(place)
     if backbone is not None:
         backbone.to(place)
@@ -130,9 +141,10 @@ def train(run: Run) -> Iterator[Progress]:
             rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
             source = run.source.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
             target = run.target.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
-            for optimizer in run.optimizers:
+            rate = learning_rate(config, run.step)
+            for optimizer, wait in zip(run.optimizers, (config.critics_first, 0), strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, run.step)
+                    group["lr"] = rate if run.step >= wait else 0.0
             metrics = _mean(step_of(source, target, run.step, rng))
             run.step += 1
             for direction, average in run.averages.items():
@@ -254,7 +266,13 @@ def _cut_log(path: Path, step: int) -> None:
 
 
 def _write_settings(
-    folder: Path, config: TrainConfig, source: Domain, target: Domain, resume: bool, machine: str
+    folder: Path,
+    config: TrainConfig,
+    source: Domain,
+    target: Domain,
+    resume: bool,
+    machine: str,
+    initial: Initial | None,
 ) -> None:
     """Keep the resolved settings beside the run; on resuming they must be the same, the end apart."""
     path = folder / RESOLVED
@@ -262,11 +280,13 @@ def _write_settings(
         "source": source.label,
         "target": target.label,
         "hardware": machine,
+        "initial": initial.record() if initial is not None else None,
         "config": config.model_dump(mode="json"),
     }
     try:
         if resume and path.is_file():
             before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content["initial"] = before.get("initial")
             free = ("steps", "sample_every", "save_every")
             ours = {k: v for k, v in config.model_dump(mode="json").items() if k not in free}
             # A run of an older version has not all of today's settings: it had their defaults.
