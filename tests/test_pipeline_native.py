@@ -19,7 +19,7 @@ from instapipe.networks.weights import load_generator
 from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepRecord
 from instapipe.structures import Mask
 from instapipe.translation.engine import Translator
-from instapipe.translation.native import Blend, _union, blend
+from instapipe.translation.native import Blend, _union, blend, without_slivers
 from instapipe.translation.resampling import enlarged_mask, shrink_mask
 from instapipe.translation.step import translate_step, union_matte
 
@@ -194,3 +194,20 @@ def test_mattes_come_back_where_they_belong(size: tuple[int, int], window: tuple
 def test_a_window_needs_a_box() -> None:
     with pytest.raises(ValueError, match="at least one box"):
         square_window([], 1.25)
+
+
+def test_slivers_apart_from_the_animal_go_and_legs_stay() -> None:
+    matte = np.zeros((64, 64), np.float32)
+    matte[10:40, 20:40] = 1  # body, 600 px
+    matte[44:60, 22:26] = 0.9  # a leg, cut off from it: 64 px
+    matte[4:9, 50:54] = 0.8  # a sliver: 20 px, with a faint edge
+    matte[4:9, 54] = 0.1
+    matte[39, 40] = 0.1  # the body's own faint edge
+    out = without_slivers(matte)
+    assert not out[:12, 45:].any()
+    kept = matte.copy()
+    kept[4:9, 50:55] = 0
+    assert np.array_equal(out, kept)
+    assert without_slivers(kept) is kept
+    empty = np.zeros((8, 8), np.float32)
+    assert without_slivers(empty) is empty

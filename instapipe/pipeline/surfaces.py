@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from instapipe.imaging.windows import Rectangle, cut, cut_mask, inside
 from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
 from instapipe.structures import Mask, Pixels
-from instapipe.translation.native import Blend, blend, distance
+from instapipe.translation.native import Blend, blend, distance, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
 State = NDArray[np.float32]
@@ -92,6 +92,8 @@ class NativeSurface:
         raw, mattes = step(
             shrink(pixels, model_size), np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
         )
+        if self._settings.compositing.mode == "matte":
+            mattes = np.stack([without_slivers(matte) for matte in mattes])
         old = np.zeros(pixels.shape[:2], dtype=np.bool_)
         for mask in masks:
             old |= cut_mask(mask, window)

@@ -22,6 +22,9 @@ _FAINT = 0.02
 """A matte below this is nothing: a tanh never quite reaches its ends, and the changed region must have one."""
 _FEATHER = 1 / 16
 """Width of the soft border of a window that replaces the photo's, as a share of its shorter side."""
+_SOLID = 0.25
+_LEAST_PART = 1 / 20
+"""A part of a matte apart from its largest one and smaller than this share of it is a sliver, not a leg."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,21 @@ def distance(mask: BoolMask) -> NDArray[np.float32]:
         return np.full(mask.shape, np.inf, dtype=np.float32)
     outside = (~mask).astype(np.uint8)
     return np.asarray(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_5), dtype=np.float32)
+
+
+def without_slivers(matte: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A matte, float32 (h, w) in [0, 1], without the small parts that lie apart from the animal."""
+    count, parts, facts, _ = cv2.connectedComponentsWithStats((matte >= _SOLID).astype(np.uint8), connectivity=8)
+    areas = facts[:, cv2.CC_STAT_AREA]
+    small = [part for part in range(1, count) if areas[part] < _LEAST_PART * areas[1:].max()]
+    if not small:
+        return matte
+    slivers = np.isin(parts, small)
+    # With their faint edge, but nothing of the animal's own.
+    edge = cv2.dilate(slivers.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    kept = (parts > 0) & ~slivers
+    near = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return np.where(edge & ~near | slivers, np.float32(0), matte)
 
 
 def blend(
