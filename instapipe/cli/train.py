@@ -82,7 +82,13 @@ def command(
     )
     with console.status("cutting samples"):
         first, second = (
-            cut_domain(without(side.photos, settings.data.exclude), side.label, cutting(settings), held_out=settings.held_out, seed=settings.seed)
+            cut_domain(
+                without(side.photos, settings.data.exclude),
+                side.label,
+                cutting(settings),
+                held_out=settings.held_out,
+                seed=settings.seed,
+            )
             for side in sides
         )
     for domain in (first, second):
