@@ -16,6 +16,8 @@ from instapipe.config import CompositingConfig, GeneratorConfig, read_yaml
 from instapipe.data.samples import Batch
 from instapipe.errors import TrainingError
 from instapipe.networks.blocks import fixed_spectral_norm, initialise
+from instapipe.networks.cards import find_card
+from instapipe.networks.weights import load_generator
 from instapipe.resources import configs_root
 from instapipe.training import checkpoint, losses
 from instapipe.training.augment import Augmentation
@@ -309,6 +311,40 @@ def test_train_export_translate(cli: Cli, world: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert (tmp_path / "out.png").is_file()
+
+
+def test_a_run_starts_from_weights(cli: Cli, world: Path, tmp_path: Path) -> None:
+    """--from: while the discriminators catch up the generators stay what they were; then they learn."""
+    train(cli, world, tmp_path / "first", "--steps", "2")
+    assert cli("weights", "export", tmp_path / "first", "--output", tmp_path / "w-1").code == 0
+    out = train(cli, world, tmp_path / "second", "--from", tmp_path / "w-1", "--steps", "3",
+                "--set", "critics_first=2", "--set", "save_every=2")  # fmt: skip
+    assert "generators start from w-1 (2 steps)" in out
+    card, folder = find_card(str(tmp_path / "w-1"), "translator")
+    begun = load_generator(card, folder, "source_to_target").state_dict()
+    after = [
+        torch.load(path, weights_only=True)["networks"]
+        for path in checkpoint.found(tmp_path / "second" / "checkpoints")
+    ]
+    name = next(name for name, value in begun.items() if value.ndim == 4)
+    same, learnt = (state[f"source_to_target.{name}"] for state in after)
+    assert torch.equal(same, begun[name])
+    assert not torch.equal(learnt, begun[name])
+    assert cli("weights", "export", tmp_path / "second", "--output", tmp_path / "w-2").code == 0
+    assert "started from w-1 (2 steps)" in json.loads((tmp_path / "w-2" / "card.json").read_text())["provenance"]
+    refused = cli(
+        "train", "--source-data", world / "sheep/coco.json", "--target-data", world / "giraffe/coco.json",
+        "--source", "sheep", "--target", "giraffe", "--config", world / "tiny.yaml", "--output", tmp_path / "third",
+        "--from", tmp_path / "w-1", "--set", "generator.width=12",
+    )  # fmt: skip
+    assert refused.code == 1
+    assert "--set generator.width=4" in refused.err
+
+
+def test_excluded_photos_are_not_learnt_from(cli: Cli, world: Path, tmp_path: Path) -> None:
+    name = json.loads((world / "sheep/coco.json").read_text())["images"][0]["file_name"]
+    out = train(cli, world, tmp_path / "run", "--steps", "1", "--set", f"data.exclude=[{name}]")
+    assert "sheep: 6 samples to learn from, 3 held out" in out  # three fewer
 
 
 def test_resume_is_exact(cli: Cli, world: Path, tmp_path: Path) -> None:
