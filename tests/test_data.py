@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -83,7 +82,7 @@ def test_a_pack_gives_the_windows_of_its_photos(cli: Cli, tmp_path: Path, most: 
     data = write_coco(tmp_path / "sheep", "sheep", FLOCKS)
     arguments = ("--data", data, "--class", "sheep", "-o", tmp_path / "pack", "--min-side", 0, "--size", 320)
     assert cli("data", "pack", *arguments).code == 0
-    cutting = replace(CUTTING, max_instances=most)
+    cutting = CUTTING.model_copy(update={"max_instances": most})
     ours, theirs = cut(data, cutting=cutting), cut(tmp_path / "pack", cutting=cutting)
     assert ours.dropped == theirs.dropped
     assert set(ours.dropped) == {"smaller than 14 px", "cut off by the photo's border", "crowded window"}
@@ -101,7 +100,7 @@ def test_a_small_pack_gives_nearly_those(cli: Cli, tmp_path: Path) -> None:
     assert "8 windows of sheep from 6 photos, 7 neighbours in them; left out: 4 smaller than 32 px" in ran.out
     sizes = [cv2.imread(str(path)).shape[:2] for path in (tmp_path / "pack" / "images").iterdir()]
     assert max(max(size) for size in sizes) == 48
-    cutting = replace(CUTTING, min_side=32)
+    cutting = CUTTING.model_copy(update={"min_side": 32})
     ours, theirs = cut(data, cutting=cutting).learning, cut(tmp_path / "pack", cutting=cutting).learning
     assert len(ours) == len(theirs) == 3
     for a, b in zip(ours, theirs, strict=True):
@@ -126,7 +125,7 @@ def test_a_pack_that_is_too_large_is_refused_whole(cli: Cli, tmp_path: Path) -> 
     assert twice.code == 1
     assert "packed window already" in twice.err
     with pytest.raises(DataError, match="--margin 2, less than window_scale 3"):
-        cut(tmp_path / "pack", cutting=replace(CUTTING, window_scale=3.0))
+        cut(tmp_path / "pack", cutting=CUTTING.model_copy(update={"window_scale": 3.0}))
 
 
 def test_windows_of_one_photo_are_held_out_together(cli: Cli, tmp_path: Path) -> None:
@@ -228,7 +227,7 @@ def striped(count: int, side: int = 36, seed: int = 0) -> Sample:
 
 def test_one_draw_for_image_and_masks() -> None:
     """In `photo` mode the crop is not resized: the picture shows its masks, and both agree in each pixel."""
-    domain = domain_of([striped(2, seed=n) for n in range(5)], replace(CUTTING, mode="photo"))
+    domain = domain_of([striped(2, seed=n) for n in range(5)], CUTTING.model_copy(update={"mode": "photo"}))
     drawn = set()
     for step in range(12):
         batch = domain.batch(step, 2, seed=7)

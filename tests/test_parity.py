@@ -149,8 +149,8 @@ def test_masks_in_one_batch_or_one_by_one() -> None:
         batches = [batch_of(inputs, domain, expected["max_instances"]) for domain in ("source", "target")]
         source, target = (Batch(b.image.double(), b.masks.double(), b.valid) for b in batches)
         step = training_step(config, networks, expected)
-        sides, reals = step._sides(source, target), step._reals(source, target, torch.Generator())
-        history = [step._iteration(sides, reals, range(2), 0, torch.Generator())]
+        rollout = step.rollout(source, target, torch.Generator())
+        history = [step.iteration(rollout, range(2), 0, torch.Generator())]
         weights = {key.replace(".module.", "."): value for key, value in networks.state_dict().items()}
         results.append((history, weights))
     (batch_history, batch_weights), (single_history, single_weights) = results

@@ -86,8 +86,8 @@ def test_a_batch_is_the_mean_of_its_samples(mode: str) -> None:
             for parameter in networks.parameters():
                 parameter.grad = None
             with fixed_spectral_norm(networks):
-                sides = step._sides(one, two)
-                found = step._iteration(sides, step._reals(one, two, torch.Generator()), range(1), 0, torch.Generator())
+                rollout = step.rollout(one, two, torch.Generator())
+                found = step.iteration(rollout, range(1), 0, torch.Generator())
             for name, parameter in networks.named_parameters():
                 if parameter.grad is not None:
                     gradients[name] = gradients.get(name, torch.zeros(1)) + parameter.grad / len(parts)
@@ -177,13 +177,13 @@ def test_pool_keeps_image_and_masks_together() -> None:
     seen = set()
     for n in range(40):
         image, masks, valid = torch.full((2, 3, 4, 4), n), torch.full((2, 1, 4, 4), n), torch.ones(2, 1).bool()
-        image, masks, _ = pool.exchange(image, masks, valid, rng)
+        image, masks, _ = pool.exchange(image, masks, valid, torch.ones(2).bool(), rng)
         assert torch.equal(image[:, 0], masks[:, 0])
         seen.update((n - image[:, 0, 0, 0]).tolist())
     assert 0 in seen
     assert max(seen) > 0
     again = FakePool(3)
-    again.load_state_dict(pool.state_dict())
+    again.load_state_dict(pool.state_dict(), torch.device("cpu"))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(again.kept, pool.kept, strict=True))
 
 
@@ -399,7 +399,7 @@ def test_a_run_is_not_overwritten_and_keeps_its_settings(cli: Cli, world: Path, 
     assert "another seed" in other.err
     nothing = cli(*arguments[:-1], tmp_path / "empty", "--resume")
     assert nothing.code == 1
-    assert "no checkpoint" in nothing.err
+    assert "no run to resume" in nothing.err
     unknown = cli(*arguments[:9], "--config", "nope", "--output", tmp_path / "x")
     assert unknown.code == 2
     assert "small-data" in unknown.err

@@ -15,9 +15,7 @@ from instapipe.errors import ConfigError
 from instapipe.resources import configs_root
 
 if TYPE_CHECKING:
-    from instapipe.data.domains import Cutting
     from instapipe.data.photos import AnnotatedPhoto
-    from instapipe.training.config import TrainConfig
     from instapipe.training.loop import Progress, Run
 
 HINT = "a discriminator can count instead of looking at shapes; try --set data.balance=match, or data.max_instances=1"
@@ -58,6 +56,7 @@ def command(
     cache: Annotated[Path | None, typer.Option(help="Where those masks are kept.", metavar="DIR")] = None,
 ) -> None:
     """Train a translator on photos with instance masks. Ctrl-C saves; --resume goes on exactly where it stopped."""
+    import torch
     from rich.console import Console
 
     from instapipe.data.counts import NOTABLE, separation
@@ -67,25 +66,27 @@ def command(
     from instapipe.training import loop
     from instapipe.training.config import TrainConfig
     from instapipe.training.initial import Initial
+    from instapipe.training.team import join
 
-    console = Console()
     settings = read_yaml(find_config(config), TrainConfig, overrides(steps, seed, set_ or []))
     initial = None
     if from_ is not None:
         initial = Initial(*find_card(from_, "translator"))
         initial.fits(settings)
-    place = resolve_device(device)
-    how = Segmenting(segmenter, cache, place)
-    sides = (
-        read_side(source_data, source, source_masks, settings.data.gate, how, console),
-        read_side(target_data, target, target_masks, settings.data.gate, how, console),
-    )
+    team = join(torch.device(resolve_device(device)))
+    console = Console(quiet=not team.leads)
+    how = Segmenting(segmenter, cache, str(team.device))
+    with team.leader_first():  # what has to be segmented first is segmented once
+        sides = (
+            read_side(source_data, source, source_masks, settings.data.gate, how, console),
+            read_side(target_data, target, target_masks, settings.data.gate, how, console),
+        )
     with console.status("cutting samples"):
         first, second = (
             cut_domain(
                 without(side.photos, settings.data.exclude),
                 side.label,
-                cutting(settings),
+                settings.data,
                 held_out=settings.held_out,
                 seed=settings.seed,
             )
@@ -106,11 +107,12 @@ def command(
         )
     if settings.data.balance == "match":
         first, second = match_counts(first, second)
-    run = loop.start(settings, first, second, output, initial=initial, device=place, resume=resume)
-    refused = write_refused(run.folder, sides)
+    run = loop.start(settings, first, second, output, initial=initial, team=team, resume=resume)
+    refused = write_refused(run.folder, sides) if team.leads else None
     if refused is not None:
         console.print(f"what was not good enough to learn from: {refused}", soft_wrap=True)
-    console.print(f"{loop.hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
+    many = f"{team.size} processes, " if team.size > 1 else ""
+    console.print(f"{many}{loop.hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
     if run.resumed:
         console.print(f"resumed at step {run.step}")
     elif initial is not None:
@@ -124,6 +126,7 @@ def show(run: Run, console: Any) -> None:
     from rich.progress import Progress as Bar
 
     from instapipe.training import loop
+    from instapipe.training.record import effective_batch
 
     columns = (
         BarColumn(None),
@@ -133,16 +136,17 @@ def show(run: Run, console: Any) -> None:
         TimeRemainingColumn(),
     )
     begun_at, begun_seconds = run.step, run.seconds
-    with Bar(*columns, console=console) as bar, Interruption() as interruption:
+    size = effective_batch(run.config, run.team.size)
+    with Bar(*columns, console=console) as bar, Interruption(many=run.team.size > 1) as interruption:
         task = bar.add_task("steps", total=run.config.steps, completed=run.step, rate="")
         for progress in loop.train(run):
-            rate = (progress.step - begun_at) * run.config.batch_size / max(1e-9, progress.seconds - begun_seconds)
+            rate = (progress.step - begun_at) * size / max(1e-9, progress.seconds - begun_seconds)
             bar.update(task, completed=progress.step, rate=f"{rate:.2f} samples/s")
             if progress.events:
                 console.print(f"step {progress.step}: {describe(progress)}")
             for event in progress.events:
                 console.print(f"  {event}")
-            if interruption.wanted:
+            if run.team.any(interruption.wanted):
                 console.print(f"interrupted at step {run.step}; saved: {loop.save(run)}; go on with --resume")
                 raise typer.Exit(130)
     console.print(f"done: {run.step} steps in {run.seconds / 60:.1f} min")
@@ -150,20 +154,30 @@ def show(run: Run, console: Any) -> None:
 
 
 class Interruption:
-    """Turns the first Ctrl-C into a wish: a step is never left half done. A second one interrupts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a wish: a step is never left half done. A second one interrupts at once,
+    unless this is one of `many` processes: torchrun passes on what the terminal has sent to all already."""
 
     wanted = False
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, *, many: bool = False) -> None:
+        self._many = many
 
     def __enter__(self) -> Interruption:
-        self._before = signal.signal(signal.SIGINT, self._wish)
+        self._before = [signal.signal(number, self._wish) for number in self._SIGNALS]
         return self
 
     def _wish(self, number: int, frame: FrameType | None) -> None:
         self.wanted = True
-        signal.signal(signal.SIGINT, self._before)
+        if not self._many:
+            self._restore()
+
+    def _restore(self) -> None:
+        for number, before in zip(self._SIGNALS, self._before, strict=True):
+            signal.signal(number, before)
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        self._restore()
 
 
 def describe(progress: Progress) -> str:
@@ -204,21 +218,3 @@ def overrides(steps: int | None, seed: int | None, assignments: list[str]) -> di
 def without(photos: list[AnnotatedPhoto], names: tuple[str, ...]) -> list[AnnotatedPhoto]:
     """The photos whose file is not named in `names`."""
     return [photo for photo in photos if photo.path.name not in names]
-
-
-def cutting(settings: TrainConfig) -> Cutting:
-    """The part of the settings that the data knows."""
-    from instapipe.data.domains import Cutting
-
-    data = settings.data
-    return Cutting(
-        mode=data.mode,
-        size=data.size,
-        load_size=data.load_size,
-        window_scale=data.window_scale,
-        max_instances=data.max_instances,
-        order=data.order,
-        min_side=data.min_side,
-        max_cut=data.max_cut,
-        max_company=data.max_company,
-    )

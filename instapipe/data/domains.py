@@ -9,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 
+from instapipe.config import Strict
 from instapipe.data.balance import Matching, paste
 from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.data.photos import AnnotatedPhoto, Instance
@@ -21,19 +23,30 @@ SMALLEST_CROP = 0.82
 """A window's random crop keeps at least this share of its side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cutting:
-    """How samples are cut; fields as in `DataSettings` of the training configuration."""
+class Cutting(Strict):
+    """How samples are cut from the photos.
 
-    mode: Literal["photo", "window"]
-    size: int
-    load_size: int
-    window_scale: float
-    max_instances: int
-    order: Order
-    min_side: int
-    max_cut: float
-    max_company: float
+    `photo`: the whole photo, resized to `load_size` squared, a random crop of `size` (the paper).
+    `window`: a square of `window_scale` x the longer side of an instance's box, with a random crop.
+    """
+
+    mode: Literal["photo", "window"] = "photo"
+    size: int = Field(200, ge=16, le=1024, multiple_of=4, description="side of a training sample, pixels")
+    load_size: int = Field(220, ge=16, le=1280, description="side before the random crop, pixels")
+    window_scale: float = Field(1.25, ge=1.0, le=4.0)
+    max_instances: int = Field(4, ge=1, le=64)
+    order: Order = "largest"
+    min_side: int = Field(0, ge=0, description="instances whose box has no side this long are not learnt from, pixels")
+    max_cut: float = Field(1.0, ge=0, le=1, description="share of the box's outline that may lie on the photo's border")
+    max_company: float = Field(
+        1.0, ge=0, le=1, description="share of the window that other instances of the class may cover (`window` only)"
+    )
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Cutting:
+        if self.load_size < self.size:
+            raise ValueError(f"load_size {self.load_size} is smaller than size {self.size}")
+        return self
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,6 +36,10 @@ class Batch:
     masks: Tensor
     valid: Tensor
 
+    def part(self, where: slice) -> Batch:
+        """Some of the samples."""
+        return Batch(self.image[where], self.masks[where], self.valid[where])
+
     def to(self, device: torch.device) -> Batch:
         """On another device."""
         return Batch(self.image.to(device), self.masks.to(device), self.valid.to(device))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+R = TypeVar("R")
 
 
 class ConvNormRelu(nn.Sequential):
@@ -84,25 +87,28 @@ class SpectralConv2d(nn.Conv2d):
         """(count,): the singular value as `count` forwards in a row would see it, each after its power iteration."""
         matrix = self.weight.flatten(1)
         out = []
-        for _ in range(count if self.update_vectors else 1):
-            if self.update_vectors:
-                with torch.no_grad():
-                    self.spectral_v.copy_(F.normalize(matrix.t() @ self.spectral_u, dim=0, eps=1e-12))
-                    self.spectral_u.copy_(F.normalize(matrix @ self.spectral_v, dim=0, eps=1e-12))
-            out.append(cast(Tensor, _Sigma.apply(matrix, self)))
+        with torch.autocast(matrix.device.type, enabled=False):  # sums over thousands of terms: float32
+            for _ in range(count if self.update_vectors else 1):
+                if self.update_vectors:
+                    with torch.no_grad():
+                        self.spectral_v.copy_(F.normalize(matrix.t() @ self.spectral_u, dim=0, eps=1e-12))
+                        self.spectral_u.copy_(F.normalize(matrix @ self.spectral_v, dim=0, eps=1e-12))
+                out.append(cast(Tensor, _Sigma.apply(matrix, self)))
         return torch.stack(out) if len(out) == count else out[0].expand(count)
 
-    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W').
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        return self.convolve(x, self.sigmas(1))
+
+    def convolve(self, x: Tensor, sigma: Tensor, places: Tensor | None = None) -> Tensor:
+        """The convolution alone, by what :meth:`sigmas` gave: it may be repeated, and moves no vector.
 
         places: int64 (B,), which of several forwards in a row each item belongs to: the original runs its mask
         features one mask after the other. A convolution is linear in its weight, so one batch does for all of them.
         """
-        with torch.autocast(x.device.type, enabled=False):  # sigma is a sum over thousands of terms: float32
-            sigma = self.sigmas(1 if places is None else int(places.max()) + 1)
-            if places is None:
-                weight = self.weight / sigma
         if places is None:
+            with torch.autocast(x.device.type, enabled=False):
+                weight = self.weight / sigma
             return F.conv2d(x, weight, self.bias, self.stride, self.padding)
         y = F.conv2d(x, self.weight, None, self.stride, self.padding)
         y = y / sigma[places][:, None, None, None].to(y.dtype)
@@ -121,6 +127,42 @@ def fixed_spectral_norm(*modules: nn.Module) -> Iterator[None]:
     finally:
         for layer, value in zip(layers, before, strict=True):
             layer.update_vectors = value
+
+
+class Vectors:
+    """The spectral-norm vectors of `modules` as they are now.
+
+    What is one forward of a big batch may be computed in parts: each part starts from the same vectors.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        layers = [m for module in modules for m in module.modules() if isinstance(m, SpectralConv2d)]
+        self._now = [vector for layer in layers for vector in (layer.spectral_u, layer.spectral_v)]
+        self._before = [vector.clone() for vector in self._now]
+
+    def restore(self) -> None:
+        """Put them back."""
+        for vector, before in zip(self._now, self._before, strict=True):
+            vector.copy_(before)
+
+
+def recompute(function: Callable[..., R], *inputs: Any, enabled: bool) -> R:
+    """`function(*inputs)`; where `enabled`, what is inside is computed again in the backward pass instead of kept.
+
+    `function` must move no state: spectral-norm vectors above all.
+    """
+    if not enabled or not torch.is_grad_enabled():
+        return function(*inputs)
+    again: R = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return again
+
+
+def set_recompute(module: nn.Module, enabled: bool) -> None:
+    """Let the parts of `module` that can keep nothing for the backward pass, but compute it again (gradient
+    checkpointing)."""
+    for part in module.modules():
+        if hasattr(part, "recomputes"):
+            setattr(part, "recomputes", enabled)  # noqa: B010 (modules declare no such attribute to mypy)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from instapipe.config import GeneratorConfig
 from instapipe.networks.aggregation import build_aggregation
-from instapipe.networks.blocks import ConvNormRelu, ResidualBlock, UpsampleConv, scatter_valid
+from instapipe.networks.blocks import ConvNormRelu, ResidualBlock, UpsampleConv, recompute, scatter_valid
 
 MIN_SIDE = 8
 """Smallest side in pixels: at 1/4 resolution a reflection by one pixel needs two."""
@@ -73,6 +73,8 @@ class SetGenerator(nn.Module):
     aggregated over the set; the image decoder sees [image; set], the mask decoder, per mask, [mask; image; set].
     """
 
+    recomputes = False
+
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
@@ -111,12 +113,15 @@ class SetGenerator(nn.Module):
         if not bool(valid.any()):
             return image, masks
         sample = valid.nonzero()[:, 0]  # (V,): to which sample each valid mask belongs
-        image_features = self.encoder_image(image)
-        mask_features = self.encoder_mask(masks[valid].unsqueeze(1))  # (V, C, h, w): padding is never encoded
+        again = self.recomputes
+        image_features = recompute(self.encoder_image, image, enabled=again)
+        # (V, C, h, w): padding is never encoded
+        mask_features = recompute(self.encoder_mask, masks[valid].unsqueeze(1), enabled=again)
         total = self.aggregate(scatter_valid(mask_features, valid), valid)
-        new_image = self.decoder_image(torch.cat([image_features, total], dim=1)).to(image.dtype)
-        context = torch.cat([image_features, total], dim=1)[sample]
-        new_masks = self.decoder_mask(torch.cat([mask_features, context], dim=1)).squeeze(1).to(masks.dtype)
+        fused = torch.cat([image_features, total], dim=1)
+        new_image = recompute(self.decoder_image, fused, enabled=again).to(image.dtype)
+        context = torch.cat([mask_features, fused[sample]], dim=1)
+        new_masks = recompute(self.decoder_mask, context, enabled=again).squeeze(1).to(masks.dtype)
         new_image = torch.where(valid.any(dim=1)[:, None, None, None], new_image, image)
         return new_image, masks.clone().masked_scatter(valid[:, :, None, None].expand_as(masks), new_masks)
 

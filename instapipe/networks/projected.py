@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instapipe.networks.blocks import SpectralConv2d
+from instapipe.networks.blocks import SpectralConv2d, recompute
 
 
 class RandomProjection(nn.Module):
@@ -82,6 +82,8 @@ class FrozenBackbone(nn.Module):
     Inputs smaller than `min_side` are enlarged to it: the network has never seen animals of 96 px.
     """
 
+    recomputes = False
+
     def __init__(self, features: nn.Module, min_side: int = 128) -> None:
         super().__init__()
         self.features = features.eval().requires_grad_(False)
@@ -96,5 +98,5 @@ class FrozenBackbone(nn.Module):
         side = min(image.shape[-2:])
         if side < self.min_side:
             image = F.interpolate(image, scale_factor=self.min_side / side, mode="bilinear", align_corners=False)
-        out: list[Tensor] = self.features(image)
+        out: list[Tensor] = recompute(self.features, image, enabled=self.recomputes and image.requires_grad)
         return out

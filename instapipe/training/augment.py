@@ -30,6 +30,10 @@ class Augmentation:
             draw[:, 0] * 0.6 - 0.3, draw[:, 1] * 1.2 + 0.4, draw[:, 2] * 0.6 + 0.7, (draw[:, 3:] * 2 - 1) * shift
         )
 
+    def part(self, where: slice) -> Augmentation:
+        """The draws of some of the samples."""
+        return Augmentation(self.brightness[where], self.saturation[where], self.contrast[where], self.shift[where])
+
     def image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> the same shape; may leave the range, as is usual."""
         brightness, saturation, contrast = (

@@ -12,6 +12,7 @@ import torch
 
 from instapipe.errors import OutputError, TrainingError
 
+_SCRATCH = ".step-"
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
@@ -20,11 +21,11 @@ def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Pa
 
     Raises OutputError where it cannot be written; what was there before is still there then.
     """
-    path = folder / f"step-{step:08d}.pt"
+    path = path_of(folder, step)
     scratch: str | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=".step-", dir=folder)
+        handle, scratch = tempfile.mkstemp(prefix=_SCRATCH, dir=folder)
         with os.fdopen(handle, "wb") as stream:
             torch.save(state, stream)
             stream.flush()
@@ -37,6 +38,17 @@ def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Pa
     for old in found(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left half written."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        scratch.unlink(missing_ok=True)
 
 
 def found(folder: Path) -> list[Path]:

@@ -4,42 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from instapipe.config import CompositingConfig, GeneratorConfig, Strict
+from instapipe.data.domains import Cutting
 from instapipe.data.gate import Gate
 
 
-class DataSettings(Strict):
-    """How samples are cut from the photos.
+class DataSettings(Cutting):
+    """Which samples there are, and how they are cut."""
 
-    `photo`: the whole photo, resized to `load_size` squared, a random crop of `size` (the paper).
-    `window`: a square of `window_scale` x the longer side of an instance's box, with a random crop.
-    """
-
-    mode: Literal["photo", "window"] = "photo"
-    size: int = Field(200, ge=16, le=1024, multiple_of=4, description="side of a training sample, pixels")
-    load_size: int = Field(220, ge=16, le=1280, description="side before the random crop, pixels")
-    window_scale: float = Field(1.25, ge=1.0, le=4.0)
-    max_instances: int = Field(4, ge=1, le=64)
     instances_per_step: int = Field(2, ge=1, le=64)
-    order: Literal["largest", "smallest", "random"] = "largest"
-    min_side: int = Field(0, ge=0, description="instances whose box has no side this long are not learnt from, pixels")
-    max_cut: float = Field(1.0, ge=0, le=1, description="share of the box's outline that may lie on the photo's border")
-    max_company: float = Field(
-        1.0, ge=0, le=1, description="share of the window that other instances of the class may cover (`window` only)"
-    )
     balance: Literal["none", "match"] = Field(
         "none", description="`match`: instances are pasted in until both domains show as many of them"
     )
     exclude: tuple[str, ...] = Field((), description="file names of photos whose labels are wrong: never learnt from")
     gate: Gate = Field(Gate(), description="which masks are good enough, where photos without masks are segmented")
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> DataSettings:
-        if self.load_size < self.size:
-            raise ValueError(f"load_size {self.load_size} is smaller than size {self.size}")
-        return self
 
 
 class ProjectedSettings(Strict):
@@ -66,7 +46,13 @@ class TrainConfig(Strict):
     """Everything that a run's result depends on."""
 
     steps: int = Field(400_000, ge=1, description="samples seen / batch size")
-    batch_size: int = Field(1, ge=1, le=1024)
+    batch_size: int = Field(1, ge=1, le=1024, description="samples that go through the networks at once")
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="gradients of so many batches make one step, as of one bigger batch"
+    )
+    checkpointing: bool = Field(
+        False, description="less memory for more time: what is inside the networks is computed again for the gradients"
+    )
     seed: int = Field(0, ge=0)
     data: DataSettings = DataSettings()
     generator: GeneratorConfig = GeneratorConfig()
@@ -92,6 +78,9 @@ class TrainConfig(Strict):
         0.5, ge=0, le=1, description="share of the steps after which the rate falls linearly to 0"
     )
     ema: float = Field(0.0, ge=0, lt=1, description="moving average of the generators; 0: none")
+    ema_seen: int = Field(
+        0, ge=0, description="steps that the weights of --from have had: the average's warm-up counts them"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     held_out: int = Field(8, ge=1, description="photos of each domain kept for the sample grids, never learnt from")
     sample_every: int = Field(500, ge=1)

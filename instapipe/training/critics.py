@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +17,26 @@ from instapipe.training.config import TrainConfig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """What a critic looks at. image (B, 3, H, W), masks (B, N, H, W) in [-1, 1], valid (B, N), active bool (B,)."""
+    """What a critic looks at. image (B, 3, H, W), masks (B, N, H, W) in [-1, 1], valid (B, N), active bool (B,).
+
+    most: the largest number of valid masks in the batch that this one is a part of.
+    """
 
     image: Tensor
     masks: Tensor
     valid: Tensor
     active: Tensor
+    most: int
 
     def detach(self) -> Candidate:
         """Without gradient."""
-        return Candidate(self.image.detach(), self.masks.detach(), self.valid, self.active)
+        return replace(self, image=self.image.detach(), masks=self.masks.detach())
 
     def augmented(self, augmentation: Augmentation | None) -> Candidate:
         """Image and masks by the same draw."""
         if augmentation is None:
             return self
-        return Candidate(augmentation.image(self.image), augmentation.masks(self.masks), self.valid, self.active)
+        return replace(self, image=augmentation.image(self.image), masks=augmentation.masks(self.masks))
 
     def union(self) -> Tensor:
         """The soft union of the valid masks, (B, 1, H, W) in [0, 1]."""
@@ -74,18 +78,22 @@ class Critic(nn.Module):
 
     def generator_loss(self, fake: Candidate, backbone: FrozenBackbone | None, weight: float) -> Tensor:
         """What the generator minimises: LSGAN on the patches plus `weight` x hinge on each scale of each head."""
-        loss = losses.least_squares(self.patches(fake.image, fake.masks, fake.valid), 1.0, fake.active)
+        loss = losses.least_squares(self._scores(fake), 1.0, fake.active)
         for logits in self.logits([fake], backbone):
             loss = loss + weight * losses.hinge_generator(logits, fake.active)
         return loss
 
     def discriminator_loss(self, real: Candidate, fake: Candidate, backbone: FrozenBackbone | None) -> Tensor:
         """Half the sum over real and fake, as in the original; the heads' hinge losses are added as they are."""
-        on_real = losses.least_squares(self.patches(real.image, real.masks, real.valid), 1.0, fake.active)
-        on_fake = losses.least_squares(self.patches(fake.image, fake.masks, fake.valid), 0.0, fake.active)
+        on_real = losses.least_squares(self._scores(real), 1.0, fake.active)
+        on_fake = losses.least_squares(self._scores(fake), 0.0, fake.active)
         loss = 0.5 * (on_real + on_fake)
         for logits in self.logits([real, fake], backbone):
             halves = [scale.chunk(2) for scale in logits]
             loss = loss + losses.hinge_real([half[0] for half in halves], fake.active)
             loss = loss + losses.hinge_fake([half[1] for half in halves], fake.active)
         return loss
+
+    def _scores(self, candidate: Candidate) -> Tensor:
+        scores: Tensor = self.patches(candidate.image, candidate.masks, candidate.valid, candidate.most)
+        return scores

@@ -13,7 +13,8 @@ from instapipe.errors import TrainingError
 from instapipe.networks.weights import save_translator
 from instapipe.training import checkpoint
 from instapipe.training.config import TrainConfig
-from instapipe.training.loop import DIRECTIONS, RESOLVED
+from instapipe.training.loop import DIRECTIONS
+from instapipe.training.record import RESOLVED
 
 
 def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> TranslatorCard:

@@ -15,10 +15,11 @@ import cv2
 import torch
 from torch.optim import Adam
 
-from instapipe.config import Direction, build
+from instapipe.config import Direction
 from instapipe.data.domains import Domain, derive
 from instapipe.errors import OutputError, TrainingError
-from instapipe.networks.blocks import initialise
+from instapipe.imaging.files import sweep, write_atomically
+from instapipe.networks.blocks import initialise, set_recompute
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import checkpoint
@@ -28,10 +29,11 @@ from instapipe.training.grids import grid
 from instapipe.training.initial import Initial
 from instapipe.training.pool import FakePool
 from instapipe.training.precision import Choice, Precision, choose_precision
+from instapipe.training.record import effective_batch, read_settings, write_settings
 from instapipe.training.step import InstaGAN, Metrics, TrainingStep
+from instapipe.training.team import Team
 
 DIRECTIONS: tuple[Direction, ...] = ("source_to_target", "target_to_source")
-RESOLVED = "config.json"
 LOG = "log.jsonl"
 
 
@@ -54,7 +56,7 @@ class Run:
     source: Domain
     target: Domain
     folder: Path
-    device: torch.device
+    team: Team
     networks: InstaGAN
     averages: dict[Direction, SetGenerator]
     optimizers: tuple[Adam, Adam]
@@ -65,6 +67,11 @@ class Run:
     resumed: bool = False
     seconds: float = field(default=0.0)
 
+    @property
+    def device(self) -> torch.device:
+        """What this process computes on."""
+        return self.team.device
+
 
 def start(
     config: TrainConfig,
@@ -73,12 +80,14 @@ def start(
     folder: Path,
     *,
     initial: Initial | None = None,
-    device: str = "cpu",
+    team: Team | None = None,
     resume: bool = False,
 ) -> Run:
     """Build the networks, or restore them from the newest checkpoint in `folder`.
 
     initial: weights that the generators start from instead of random ones; a resumed run needs them no more.
+    team: the processes that train together (one on the CPU without); only the first writes into `folder`.
+    resume: a run that was killed before its first checkpoint starts anew.
     Raises TrainingError where `folder` holds a run and `resume` is False, or where the settings differ from the run's.
     """
     state = checkpoint.load_latest(folder / "checkpoints")
@@ -86,10 +95,24 @@ def start(
         raise TrainingError(
             f"{str(folder)!r} holds a run at step {state['step']}: add --resume to go on, or choose another --output"
         )
-    if state is None and resume:
-        raise TrainingError(f"{str(folder)!r} holds no checkpoint to resume from")
-    place = torch.device(device)
-    _write_settings(folder, config, source, target, resume, hardware(place), initial)
+    if state is None and resume and read_settings(folder) is None:
+        raise TrainingError(f"{str(folder)!r} holds no run to resume")
+    team = team or Team(torch.device("cpu"))
+    place = team.device
+    if team.leads:
+        write_settings(
+            folder,
+            config,
+            source,
+            target,
+            resume=resume,
+            machine=hardware(place),
+            processes=team.size,
+            initial=initial,
+        )
+        sweep(folder)
+        checkpoint.sweep(folder / "checkpoints")
+        _cut_log(folder / LOG, 0 if state is None else state["step"])
     backbone, channels = _backbone(config)
     rng = torch.Generator().manual_seed(derive(config.seed, "networks"))
     networks = InstaGAN(config, channels, rng)
@@ -115,9 +138,12 @@ def start(
     precision = (
         Choice(state["precision"], "as before")
         if state is not None
-        else choose_precision(config.precision, lambda p: _trial(networks, source, config, p), place)
+        else team.told(choose_precision(config.precision, lambda p: _trial(networks, source, config, p), place))
     )
-    run = Run(config, source, target, folder, place, networks, averages, optimizers, pools, backbone, precision)
+    for module in (networks, backbone):
+        if module is not None:
+            set_recompute(module, config.checkpointing)
+    run = Run(config, source, target, folder, team, networks, averages, optimizers, pools, backbone, precision)
     if state is not None:
         _restore(run, state)
     return run
@@ -128,46 +154,46 @@ def train(run: Run) -> Iterator[Progress]:
 
     Raises TrainingError where a loss is not finite any more: the checkpoints of before stay.
     """
-    config = run.config
+    config, team = run.config, run.team
     step_of = TrainingStep(
-        config, run.networks, *run.optimizers, run.pools, run.backbone, bfloat16=run.precision.precision == "bfloat16"
+        config,
+        run.networks,
+        *run.optimizers,
+        run.pools,
+        run.backbone,
+        bfloat16=run.precision.precision == "bfloat16",
+        team=team,
     )
+    size = effective_batch(config, team.size)
     run.networks.train()
     begun = time.monotonic() - run.seconds
-    if run.step == 0:
+    if run.step == 0 and team.leads:
         write_grids(run)
-    with (run.folder / LOG).open("a", encoding="utf-8") as log:
-        while run.step < config.steps:
-            rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
-            source = run.source.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
-            target = run.target.batch(run.step, config.batch_size, seed=config.seed).to(run.device)
-            rate = learning_rate(config, run.step)
-            for optimizer, wait in zip(run.optimizers, (config.critics_first, 0), strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate if run.step >= wait else 0.0
-            metrics = _mean(step_of(source, target, run.step, rng))
-            run.step += 1
-            for direction, average in run.averages.items():
-                update_average(average, getattr(run.networks, direction), decay=config.ema, step=run.step)
-            run.seconds = time.monotonic() - begun
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if bad:
-                raise TrainingError(
-                    f"step {run.step}: {bad[0]} is not finite; checkpoints stay; a run needs a smaller learning_rate"
-                )
-            log.write(
-                json.dumps(
-                    {"step": run.step, "seconds": round(run.seconds, 1), **{k: round(v, 5) for k, v in metrics.items()}}
-                )
-                + "\n"
+    while run.step < config.steps:
+        rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
+        source, target = (domain.batch(run.step, size, seed=config.seed) for domain in (run.source, run.target))
+        rate = learning_rate(config, run.step)
+        for optimizer, wait in zip(run.optimizers, (config.critics_first, 0), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate if run.step >= wait else 0.0
+        metrics = team.average(_mean(step_of(source, target, run.step, rng)))
+        run.step += 1
+        for direction, average in run.averages.items():
+            update_average(average, getattr(run.networks, direction), decay=config.ema, step=config.ema_seen + run.step)
+        run.seconds = time.monotonic() - begun
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"step {run.step}: {bad[0]} is not finite; checkpoints stay; a run needs a smaller learning_rate"
             )
-            log.flush()
-            events = []
+        events = []
+        if team.leads:
+            _log(run, metrics)
             if run.step % config.sample_every == 0 or run.step == config.steps:
                 events.append(f"samples: {write_grids(run)}")
-            if run.step % config.save_every == 0 or run.step == config.steps:
-                events.append(f"checkpoint: {save(run)}")
-            yield Progress(run.step, config.steps, metrics, run.seconds, tuple(events))
+        if run.step % config.save_every == 0 or run.step == config.steps:
+            events.append(f"checkpoint: {save(run)}")
+        yield Progress(run.step, config.steps, metrics, run.seconds, tuple(events))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -179,7 +205,9 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def save(run: Run) -> Path:
-    """Write the checkpoint of where the run is now."""
+    """Write the checkpoint of where the run is now; the leading process does, all know its path."""
+    if not run.team.leads:
+        return checkpoint.path_of(run.folder / "checkpoints", run.step)
     state: dict[str, Any] = {
         "step": run.step,
         "seconds": run.seconds,
@@ -202,14 +230,8 @@ def write_grids(run: Run) -> Path:
         back = shown_generator(run, "target_to_source" if direction == "source_to_target" else "source_to_target")
         batch = domain.held_out_batch(10).to(run.device)
         picture = grid(there, back, batch, run.config.compositing, per_step=run.config.data.instances_per_step)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-            scratch = folder / f".{direction}.png"
-            scratch.write_bytes(encoded.tobytes())
-            scratch.replace(folder / f"{run.step:08d}-{direction}.png")
-        except OSError as error:
-            raise OutputError(f"cannot write samples to {str(folder)!r}: {error.strerror}") from error
+        encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+        write_atomically(folder / f"{run.step:08d}-{direction}.png", encoded.tobytes())
     return folder
 
 
@@ -251,56 +273,25 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     for name, pool in run.pools.items():
-        pool.load_state_dict(state["pools"][name])
+        pool.load_state_dict(state["pools"][name], run.device)
     run.step, run.seconds, run.resumed = state["step"], state["seconds"], True
-    _cut_log(run.folder / LOG, run.step)
+
+
+def _log(run: Run, metrics: Metrics) -> None:
+    line = {"step": run.step, "seconds": round(run.seconds, 1), **{k: round(v, 5) for k, v in metrics.items()}}
+    try:
+        with (run.folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write {str(run.folder / LOG)!r}: {error.strerror}") from error
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Drop the lines of steps that will be done again."""
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-
-def _write_settings(
-    folder: Path,
-    config: TrainConfig,
-    source: Domain,
-    target: Domain,
-    resume: bool,
-    machine: str,
-    initial: Initial | None,
-) -> None:
-    """Keep the resolved settings beside the run; on resuming they must be the same, the end apart."""
-    path = folder / RESOLVED
-    content = {
-        "source": source.label,
-        "target": target.label,
-        "hardware": machine,
-        "initial": initial.record() if initial is not None else None,
-        "config": config.model_dump(mode="json"),
-    }
-    try:
-        if resume and path.is_file():
-            before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            content["initial"] = before.get("initial")
-            free = ("steps", "sample_every", "save_every")
-            ours = {k: v for k, v in config.model_dump(mode="json").items() if k not in free}
-            # A run of an older version has not all of today's settings: it had their defaults.
-            earlier = build(TrainConfig, before["config"], str(path)).model_dump(mode="json")
-            theirs = {k: v for k, v in earlier.items() if k not in free}
-            if ours != theirs or (before["source"], before["target"]) != (source.label, target.label):
-                changed = [k for k in ours if ours[k] != theirs.get(k)] or ["source or target"]
-                raise TrainingError(
-                    f"{str(folder)!r} was started with another {changed[0]}: a resumed run keeps its settings"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    """Drop the lines of steps that will be done again, and what a kill cut off."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _mean(history: list[Metrics]) -> Metrics:

@@ -16,9 +16,9 @@ from instapipe.translation.inpainting import backgrounds
 from instapipe.translation.step import union_matte
 
 
-def recomposite(real: Batch, other: Batch, config: CompositingConfig, share: float, rng: torch.Generator) -> Tensor:
-    """The real images (B, 3, H, W), about `share` of them recomposited over a hole of `other`'s shape."""
-    chosen = (torch.rand(len(real.image), generator=rng) < share).to(real.image.device)
+def recomposite(real: Batch, other: Batch, config: CompositingConfig, chosen: Tensor) -> Tensor:
+    """The real images (B, 3, H, W), the chosen ones (bool (B,)) recomposited over a hole of `other`'s shape."""
+    chosen = chosen.to(real.image.device)
     if not bool(chosen.any()):
         return real.image
     masks = torch.cat([real.masks, other.masks], dim=1)

@@ -6,6 +6,7 @@ schedule and no progress.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from instapipe.data.samples import Batch
-from instapipe.networks.blocks import frozen
+from instapipe.networks.blocks import Vectors, frozen
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import losses
@@ -22,6 +23,7 @@ from instapipe.training.config import TrainConfig
 from instapipe.training.critics import Candidate, Critic
 from instapipe.training.pool import FakePool
 from instapipe.training.recomposite import recomposite
+from instapipe.training.team import Team
 from instapipe.translation.step import StepResult, instance_steps, translate_step
 
 Metrics = dict[str, float]
@@ -51,11 +53,32 @@ class Side:
     forward: SetGenerator
     backward: SetGenerator
     critic: Critic
-    pool: FakePool
     batch: Batch
     image: Tensor
     masks: Tensor
     valid: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """As much of the batch as goes through the networks at once. where: its place in the whole batch."""
+
+    where: slice
+    sides: tuple[Side, Side]
+    reals: dict[str, Candidate]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """A batch while its instances are translated one step after the other.
+
+    parts: those of this process.  valid: (B, N) of each whole batch, by domain: every process knows when a side has run
+    out, and how many masks its critic sees.
+    """
+
+    parts: list[Part]
+    valid: dict[str, Tensor]
+    size: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +92,13 @@ class Outcome:
 
 class TrainingStep:
     """Call it with a batch of each domain; it advances networks, optimisers and pools, and returns the losses of every
-    sequential iteration, already multiplied by their weights."""
+    sequential iteration, already multiplied by their weights.
+
+    The batch is divided evenly among the processes of the `team`, and there into `config.accumulate` parts. Whatever
+    the division, the result is that of the whole batch at once, up to rounding: losses are means over a fixed number of
+    samples, draws are made for the whole batch, and the spectral-norm vectors take as many power iterations in every
+    part as they would in the whole.
+    """
 
     def __init__(
         self,
@@ -80,6 +109,7 @@ class TrainingStep:
         pools: dict[str, FakePool],
         backbone: FrozenBackbone | None = None,
         bfloat16: bool = False,
+        team: Team | None = None,
     ) -> None:
         self.config = config
         self.networks = networks
@@ -88,115 +118,168 @@ class TrainingStep:
         self.pools = pools
         self.backbone = backbone
         self.bfloat16 = bfloat16
+        self.device = next(networks.parameters()).device
+        self.team = team or Team(self.device)
 
     def __call__(self, source: Batch, target: Batch, step: int, rng: torch.Generator) -> list[Metrics]:
-        """One batch of each domain; `rng` (CPU) feeds augmentation and pools."""
-        sides = self._sides(source, target)
-        reals = self._reals(source, target, rng)
+        """One batch of each domain, whole, on the CPU; `rng` (CPU, the same in all processes) feeds augmentation and
+        pools. The losses returned are those of this process's samples."""
+        rollout = self.rollout(source, target, rng)
         longest = max(int(batch.valid.sum(dim=1).max()) for batch in (source, target))
         history = []
         for chosen in instance_steps(longest, self.config.data.instances_per_step):
             # The last step may reach over the padding: content losses are means over a fixed number of channels.
             chosen = range(chosen.start, chosen.start + self.config.data.instances_per_step)
-            history.append(self._iteration(sides, reals, chosen, step, rng))
+            history.append(self.iteration(rollout, chosen, step, rng))
         return history
 
-    def _sides(self, source: Batch, target: Batch) -> list[Side]:
-        net = self.networks
-        empty = [batch.masks[:, :0] for batch in (source, target)]
-        none = [batch.valid[:, :0] for batch in (source, target)]
-        return [
-            Side(
-                "source",
-                net.source_to_target,
-                net.target_to_source,
-                net.critic_target,
-                self.pools["target"],
-                source,
-                source.image,
-                empty[0],
-                none[0],
-            ),
-            Side(
-                "target",
-                net.target_to_source,
-                net.source_to_target,
-                net.critic_source,
-                self.pools["source"],
-                target,
-                target.image,
-                empty[1],
-                none[1],
-            ),
-        ]
-
-    def _reals(self, source: Batch, target: Batch, rng: torch.Generator) -> dict[str, Candidate]:
-        """Real samples keep all their masks; some are put back together the way fakes are made."""
+    def rollout(self, source: Batch, target: Batch, rng: torch.Generator) -> Rollout:
+        """The batch before its first iteration. Real samples keep all their masks; some are put back together the way
+        fakes are made."""
+        size = len(source.image)
         share = self.config.recomposite_reals if self.config.compositing.mode == "matte" else 0.0
-        out = {}
-        for name, batch, other in (("source", source, target), ("target", target, source)):
-            image = recomposite(batch, other, self.config.compositing, share, rng) if share else batch.image
-            active = torch.ones(len(image), dtype=torch.bool, device=image.device)
-            out[name] = Candidate(image, batch.masks, batch.valid, active)
-        return out
+        chosen = {name: torch.rand(size, generator=rng) < share if share else None for name in SIDES}
+        valid = {"source": source.valid, "target": target.valid}
+        parts = []
+        for where in self._division(size):
+            one, two = source.part(where).to(self.device), target.part(where).to(self.device)
+            reals = {}
+            for name, batch, other in (("source", one, two), ("target", two, one)):
+                draw = chosen[name]
+                image = batch.image if draw is None else recomposite(batch, other, self.config.compositing, draw[where])
+                active = torch.ones(len(image), dtype=torch.bool, device=image.device)
+                reals[name] = Candidate(image, batch.masks, batch.valid, active, _most(valid[name]))
+            parts.append(Part(where, self._sides(one, two), reals))
+        return Rollout(parts, valid, size)
 
-    def _iteration(
-        self, sides: list[Side], reals: dict[str, Candidate], chosen: range, step: int, rng: torch.Generator
-    ) -> Metrics:
+    def iteration(self, rollout: Rollout, chosen: range, step: int, rng: torch.Generator) -> Metrics:
         """Generator step, then discriminator step, then hand over to the next iteration."""
         draws = [
-            Augmentation.sample(len(side.image), rng) if self.config.augment else None
-            for side in sides
-            for _ in range(3)
+            Augmentation.sample(rollout.size, rng) if self.config.augment else None for _ in SIDES for _ in range(3)
         ]
         metrics: Metrics = {}
-        outcomes: list[Outcome | None] = []
+        outcomes: list[list[Outcome]] = []
         self.optimizer_generators.zero_grad(set_to_none=True)
         with frozen(self.networks.critic_source, self.networks.critic_target):
-            for side, draw in zip(sides, draws[0::3], strict=True):
-                outcome = self._translate(side, chosen, draw, step)
-                outcomes.append(outcome)
-                if outcome is not None:
-                    total = sum(outcome.losses.values(), start=torch.zeros((), device=side.image.device))
-                    total.backward()  # type: ignore[no-untyped-call]
-                    metrics |= {f"{side.name}/{name}": float(value.detach()) for name, value in outcome.losses.items()}
-        self.optimizer_generators.step()
+            for number, draw in enumerate(draws[0::3]):
+                outcomes.append(self._generators(rollout, number, chosen, draw, step, metrics))
+        self._advance(self.optimizer_generators)
         self.optimizer_critics.zero_grad(set_to_none=True)
-        for side, outcome, on_real, on_fake in zip(sides, outcomes, draws[1::3], draws[2::3], strict=True):
-            if outcome is None:
-                continue
-            judged = "target" if side.name == "source" else "source"
-            fake = outcome.fake.detach()
-            pooled = Candidate(*side.pool.exchange(fake.image, fake.masks, fake.valid, rng), fake.active)
-            with self._autocast():
-                loss = side.critic.discriminator_loss(
-                    reals[judged].augmented(on_real), pooled.augmented(on_fake), self.backbone
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            metrics[f"critic_{judged}"] = float(loss.detach())
-        self.optimizer_critics.step()
-        for side, outcome in zip(sides, outcomes, strict=True):
-            if outcome is not None:
-                side.image, side.masks, side.valid = (
-                    outcome.step.image.detach(),
-                    outcome.fake.masks.detach(),
-                    outcome.fake.valid,
-                )
+        running = [number for number, made in enumerate(outcomes) if made]
+        for number in running:
+            self._critics(rollout, number, outcomes[number], draws[3 * number + 1 : 3 * number + 3], rng, metrics)
+        self._advance(self.optimizer_critics)
+        for number in running:
+            for part, outcome in zip(rollout.parts, outcomes[number], strict=True):
+                side = part.sides[number]
+                side.image, side.masks = outcome.step.image.detach(), outcome.fake.masks.detach()
+                side.valid = outcome.fake.valid
         return metrics
 
-    def _translate(self, side: Side, chosen: range, draw: Augmentation | None, step: int) -> Outcome | None:
-        """There and back, with the losses of this side's generators; None where the whole batch has run out."""
+    def _division(self, size: int) -> list[slice]:
+        """The parts of this process."""
+        own, count = self.team.own(size), self.config.accumulate
+        each = (own.stop - own.start) // count
+        if each * count * self.team.size != size:
+            raise ValueError(f"a batch of {size} cannot be divided among {self.team.size} x {count}")
+        return [slice(own.start + k * each, own.start + (k + 1) * each) for k in range(count)]
+
+    def _sides(self, source: Batch, target: Batch) -> tuple[Side, Side]:
+        net = self.networks
+        generators = (net.source_to_target, net.target_to_source)
+        critics = (net.critic_target, net.critic_source)
+        one, two = (
+            Side(name, there, back, critic, batch, batch.image, batch.masks[:, :0], batch.valid[:, :0])
+            for name, there, back, critic, batch in zip(
+                SIDES, generators, generators[::-1], critics, (source, target), strict=True
+            )
+        )
+        return one, two
+
+    def _generators(
+        self,
+        rollout: Rollout,
+        number: int,
+        chosen: range,
+        draw: Augmentation | None,
+        step: int,
+        metrics: Metrics,
+    ) -> list[Outcome]:
+        """There and back for one side, with its gradients; nothing where the whole batch has run out."""
+        whole = rollout.valid[SIDES[number]]
+        if not bool(whole[:, chosen.start : chosen.stop].any()):
+            return []
+        made = []
+        for part in self._in_turn(rollout, number):
+            side = part.sides[number]
+            outcome = self._translate(side, chosen, _of(draw, part), step, _most(whole[:, : chosen.stop]))
+            total = sum(outcome.losses.values(), start=torch.zeros((), device=self.device)) / len(rollout.parts)
+            if total.requires_grad:  # no sample of this part may be left
+                total.backward()  # type: ignore[no-untyped-call]
+            for name, value in outcome.losses.items():
+                _add(metrics, f"{side.name}/{name}", value, rollout)
+            made.append(outcome)
+        return made
+
+    def _critics(
+        self,
+        rollout: Rollout,
+        number: int,
+        outcomes: list[Outcome],
+        draws: list[Augmentation | None],
+        rng: torch.Generator,
+        metrics: Metrics,
+    ) -> None:
+        """The gradients of the critic that judges what one side made."""
+        judged = SIDES[1 - number]
+        fakes = self._pooled(rollout, judged, [outcome.fake.detach() for outcome in outcomes], rng)
+        for part, fake in zip(self._in_turn(rollout, number), fakes, strict=True):
+            real = part.reals[judged].augmented(_of(draws[0], part))
+            with self._autocast():
+                loss = part.sides[number].critic.discriminator_loss(
+                    real, fake.augmented(_of(draws[1], part)), self.backbone
+                )
+            (loss / len(rollout.parts)).backward()  # type: ignore[no-untyped-call]
+            _add(metrics, f"critic_{judged}", loss, rollout)
+
+    def _in_turn(self, rollout: Rollout, number: int) -> Iterator[Part]:
+        """Part after part; the critic of side `number` starts each from the same spectral-norm vectors."""
+        vectors = Vectors(rollout.parts[0].sides[number].critic) if len(rollout.parts) > 1 else None
+        for place, part in enumerate(rollout.parts):
+            if vectors is not None and place:
+                vectors.restore()
+            yield part
+
+    def _pooled(self, rollout: Rollout, judged: str, fakes: list[Candidate], rng: torch.Generator) -> list[Candidate]:
+        """Each part's fakes, some exchanged for past ones. All processes keep the same pool of everyone's fakes."""
+        pool = self.pools[judged]
+        if not pool.size:
+            return fakes
+        image, masks, valid, active = (
+            self.team.gather(torch.cat([getattr(fake, name) for fake in fakes]))
+            for name in ("image", "masks", "valid", "active")
+        )
+        image, masks, valid = pool.exchange(image, masks, valid, active, rng)
+        places = [part.where for part in rollout.parts]
+        return [
+            Candidate(image[where], masks[where], valid[where], fake.active, _most(valid))
+            for where, fake in zip(places, fakes, strict=True)
+        ]
+
+    def _advance(self, optimizer: Optimizer) -> None:
+        self.team.average_gradients(p for group in optimizer.param_groups for p in group["params"])
+        optimizer.step()
+
+    def _translate(self, side: Side, chosen: range, draw: Augmentation | None, step: int, most: int) -> Outcome:
+        """There and back, with the losses of this side's generators."""
         masks, valid = _take(side.batch.masks, -1.0, chosen), _take(side.batch.valid, False, chosen)
         active = valid.any(dim=1)
-        if not bool(active.any()):
-            return None
         config, weights = self.config, self.config.losses
         with self._autocast():
             there = translate_step(side.forward, side.image, masks, valid, config.compositing)
             back = translate_step(side.backward, there.image, there.masks, valid, config.compositing)
-            fake = Candidate(
-                there.image, torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1), active
-            )
+            so_far = torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1)
+            fake = Candidate(there.image, *so_far, active, most)
             weight = config.projected.weight if config.projected else 0.0
             out = {
                 "adversarial": weights.adversarial
@@ -227,8 +310,7 @@ class TrainingStep:
         return losses.context_preserving(reference, there.raw, weight, active)
 
     def _autocast(self) -> torch.autocast:
-        device = next(self.networks.parameters()).device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
 
 def _take(values: Tensor, padding: float | bool, chosen: range) -> Tensor:
@@ -238,3 +320,17 @@ def _take(values: Tensor, padding: float | bool, chosen: range) -> Tensor:
     if missing:
         part = torch.cat([part, part.new_full((part.shape[0], missing, *part.shape[2:]), padding)], dim=1)
     return part
+
+
+def _of(draw: Augmentation | None, part: Part) -> Augmentation | None:
+    return None if draw is None else draw.part(part.where)
+
+
+def _most(valid: Tensor) -> int:
+    """The largest number of masks that a sample has, of valid (B, N)."""
+    return int(valid.sum(dim=1).max())
+
+
+def _add(metrics: Metrics, name: str, value: Tensor, rollout: Rollout) -> None:
+    """The part's loss as its share of the mean over all parts."""
+    metrics[name] = metrics.get(name, 0.0) + float(value.detach()) / len(rollout.parts)
