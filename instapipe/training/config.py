@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from instapipe.config import CompositingConfig, GeneratorConfig, Strict
 from instapipe.data.domains import Cutting
@@ -85,3 +85,10 @@ class TrainConfig(Strict):
     held_out: int = Field(8, ge=1, description="photos of each domain kept for the sample grids, never learnt from")
     sample_every: int = Field(500, ge=1)
     save_every: int = Field(500, ge=1)
+    keep: int = Field(2, ge=1, description="how many of the newest checkpoints are kept")
+
+    @model_validator(mode="after")
+    def _masks_fit(self) -> TrainConfig:
+        if self.data.masks == "none" and self.compositing.mode != "whole":
+            raise ValueError("data.masks: none needs compositing.mode: whole, there is no mask to composite by")
+        return self

@@ -41,6 +41,7 @@ def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> 
         size=(config.data.size, config.data.size) if config.data.mode == "window" else None,
         window_scale=config.data.window_scale,
         instances_per_step=config.data.instances_per_step,
+        masks=config.data.masks,
         directions={},
         steps=state["step"],
         hardware=settings.get("hardware", ""),

@@ -217,7 +217,7 @@ def save(run: Run) -> Path:
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
         "pools": {name: pool.state_dict() for name, pool in run.pools.items()},
     }
-    return checkpoint.save(run.folder / "checkpoints", run.step, state)
+    return checkpoint.save(run.folder / "checkpoints", run.step, state, keep=run.config.keep)
 
 
 def write_grids(run: Run) -> Path:

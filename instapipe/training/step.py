@@ -148,7 +148,8 @@ class TrainingStep:
                 draw = chosen[name]
                 image = batch.image if draw is None else recomposite(batch, other, self.config.compositing, draw[where])
                 active = torch.ones(len(image), dtype=torch.bool, device=image.device)
-                reals[name] = Candidate(image, batch.masks, batch.valid, active, _most(valid[name]))
+                masks, there = self._judged(batch.masks, batch.valid)
+                reals[name] = Candidate(image, masks, there, active, _most(valid[name]))
             parts.append(Part(where, self._sides(one, two), reals))
         return Rollout(parts, valid, size)
 
@@ -278,7 +279,9 @@ class TrainingStep:
         with self._autocast():
             there = translate_step(side.forward, side.image, masks, valid, config.compositing)
             back = translate_step(side.backward, there.image, there.masks, valid, config.compositing)
-            so_far = torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1)
+            so_far = self._judged(
+                torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1)
+            )
             fake = Candidate(there.image, *so_far, active, most)
             weight = config.projected.weight if config.projected else 0.0
             out = {
@@ -296,6 +299,10 @@ class TrainingStep:
             if weights.context:
                 out["context"] = weights.context * self._context(side, masks, there, active)
         return Outcome(fake, there, out)
+
+    def _judged(self, masks: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """The masks that a critic sees: none where the run is to have none."""
+        return (masks[:, :0], valid[:, :0]) if self.config.data.masks == "none" else (masks, valid)
 
     def _context(self, side: Side, masks: Tensor, there: StepResult, active: Tensor) -> Tensor:
         if self.config.compositing.mode == "matte":

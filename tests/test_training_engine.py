@@ -1,0 +1,152 @@
+"""The training engine: one batch however it is divided, less memory, runs that can be left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from torch import Tensor
+from training_worlds import SMALL, arguments, networks_of, random_batch, step_of, write_world
+
+from instapipe.networks.blocks import set_recompute
+from instapipe.training import checkpoint
+from instapipe.training.config import DataSettings, TrainConfig
+from instapipe.training.step import Metrics
+
+SEVERAL = SMALL.model_copy(
+    update={
+        "augment": True,
+        "recomposite_reals": 0.5,
+        "pool_size": 3,
+        "data": DataSettings(size=32, load_size=32, max_instances=3, instances_per_step=1),
+    }
+)
+COUNTS = ([2, 0, 1, 3], [1, 2, 3, 0])
+"""Instances of four samples of each domain: in parts of one, some part runs out before the others, or has none."""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Its files."""
+    return write_world(tmp_path / "world")
+
+
+def rolled_out(config: TrainConfig, *, checkpointing: bool = False) -> tuple[list[Metrics], dict[str, Tensor]]:
+    """Two steps of the same four samples in float64: losses of each iteration, and the networks after them."""
+    networks = networks_of(config).double()
+    set_recompute(networks, checkpointing)
+    step = step_of(config, networks, rate=1e-3)
+    history = []
+    for number in range(2):
+        source, target = (random_batch(10 * number + k, COUNTS[k], most=3) for k in range(2))
+        history += step(source, target, number, torch.Generator().manual_seed(number))
+    return history, networks.state_dict()
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulated_parts_are_the_bigger_batch(accumulate: int) -> None:
+    """Losses, weights and spectral-norm vectors, with pool and augmentation on and several sequential steps."""
+    whole, weights = rolled_out(SEVERAL)
+    parts, again = rolled_out(SEVERAL.model_copy(update={"accumulate": accumulate}))
+    assert len(whole) == 6
+    assert [list(metrics) for metrics in parts] == [list(metrics) for metrics in whole]
+    for one, two in zip(whole, parts, strict=True):
+        assert two == pytest.approx(one, rel=1e-5)  # losses are summed in float32, hence not closer
+    close(weights, again, 1e-4)
+
+
+def test_checkpointing_changes_nothing_but_memory() -> None:
+    """The same losses and weights: nothing is drawn or advanced a second time where it is computed a second time."""
+    whole, weights = rolled_out(SEVERAL)
+    less, again = rolled_out(SEVERAL, checkpointing=True)
+    assert less == whole
+    close(weights, again, 1e-6)
+    kept = [kept_for_gradients(checkpointing) for checkpointing in (False, True)]
+    assert kept[1] < 0.4 * kept[0]
+
+
+def kept_for_gradients(checkpointing: bool) -> int:
+    """Bytes that one generator and one critic keep between their forward and backward passes."""
+    networks = networks_of(SEVERAL)
+    set_recompute(networks, checkpointing)
+    batch = random_batch(0, COUNTS[0], most=3)
+    image, masks = batch.image.float(), batch.masks.float()
+    own = {parameter.data_ptr() for parameter in networks.parameters()}
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        image, masks = networks.source_to_target(image, masks, batch.valid)
+        scores = networks.critic_target.patches(image, masks, batch.valid)
+    total = sum(sizes.values())
+    scores.sum().backward()
+    return total
+
+
+def test_two_processes_are_one_with_the_double_batch(world: Path, tmp_path: Path) -> None:
+    """Real processes of torchrun on gloo, float32, through the command line.
+
+    After one step Adam's first moment holds the gradient of its last iteration: met to 1e-3 of its norm, for float32
+    sums in another order. Weights are not compared: Adam turns the rounding of a gradient that is zero in theory (a
+    bias before an instance norm) into a whole step. The losses of the later steps tell whether they mean the same.
+    """
+    more = ("--device", "cpu", "--set", "save_every=1", "--set", "keep=9", "--set", "data.max_company=1", "--steps", 3)
+    launch(1, arguments(world, tmp_path / "one", *more, "--set", "batch_size=4"))
+    said = launch(2, arguments(world, tmp_path / "two", *more, "--set", "batch_size=2"))
+    assert said.count("samples to learn from") == 2  # one process speaks
+    assert "2 processes" in said
+    one, two = (log_of(tmp_path / run) for run in ("one", "two"))
+    assert [line["step"] for line in two] == [1, 2, 3]
+    for ours, theirs in zip(two, one, strict=True):
+        ours["seconds"] = theirs["seconds"]
+        assert ours == pytest.approx(theirs, rel=2e-3, abs=1e-3)
+    first, second = (state_of(tmp_path / run, 1) for run in ("one", "two"))
+    for ours, theirs in zip(second["optimizers"], first["optimizers"], strict=True):
+        assert ours["state"].keys() == theirs["state"].keys()
+        close(moments(theirs), moments(ours), 1e-3)
+    vectors = [name for name in first["networks"] if ".spectral_" in name]
+    assert vectors
+    for name in vectors:  # as many power iterations; after the first, the weights differ by rounding
+        assert torch.allclose(first["networks"][name], second["networks"][name], atol=1e-4), name
+    assert all(len(pool["image"]) == 3 for pool in second["pools"].values())
+
+
+def launch(processes: int, command: tuple[str, ...]) -> str:
+    """`instapipe ...` in as many processes as torchrun would start; what they said."""
+    several = ("-m", "torch.distributed.run", "--nproc_per_node", str(processes)) if processes > 1 else ()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *several, "-m", "instapipe", *command],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def state_of(run: Path, step: int) -> dict[str, Any]:
+    return torch.load(checkpoint.path_of(run / "checkpoints", step), weights_only=True)  # type: ignore[no-any-return]
+
+
+def moments(optimizer: dict[str, Any]) -> dict[str, Tensor]:
+    return {str(number): entry["exp_avg"] for number, entry in optimizer["state"].items()}
+
+
+def close(one: dict[str, Tensor], two: dict[str, Tensor], tolerance: float) -> None:
+    for name, value in one.items():
+        difference = float((value - two[name]).norm())
+        assert difference <= tolerance * max(1e-2, float(value.norm())), (name, difference, float(value.norm()))
