@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Cli
 from torch import Tensor
-from training_worlds import SMALL, arguments, networks_of, random_batch, step_of, write_world
+from training_worlds import SMALL, arguments, assert_same, networks_of, random_batch, step_of, write_world
 
 from instapipe.networks.blocks import set_recompute
 from instapipe.training import checkpoint
@@ -122,14 +122,61 @@ def test_two_processes_are_one_with_the_double_batch(world: Path, tmp_path: Path
     assert all(len(pool["image"]) == 3 for pool in second["pools"].values())
 
 
-def launch(processes: int, command: tuple[str, ...]) -> str:
+def test_killed_runs_end_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle of steps, of a log line, while a checkpoint is written and around its renaming, each time
+    resumed: bit-identical networks, averages, optimisers and pools, the same log, nothing left over."""
+    call = arguments(world, tmp_path / "run", "--device", "cpu", "--set", "save_every=2")
+    launch(1, (*call[:-5], tmp_path / "whole", *call[-4:]))
+    run([str(REPOSITORY / "tests" / "train_killer.py"), *call])
+    one, two = (checkpoint.load_latest(tmp_path / name / "checkpoints") for name in ("whole", "run"))
+    assert one is not None
+    assert two is not None
+    for part in ("step", "networks", "averages", "optimizers", "pools"):
+        assert_same(one[part], two[part], part)
+    first, second = (log_of(tmp_path / name) for name in ("whole", "run"))
+    assert [{**line, "seconds": 0} for line in second] == [{**line, "seconds": 0} for line in first]
+    names = [sorted(path.name for path in (tmp_path / name).rglob("*")) for name in ("whole", "run")]
+    assert names[0] == names[1]
+
+
+def test_a_resumed_run_needs_the_same_data(cli: Cli, world: Path, tmp_path: Path) -> None:
+    """What differs is named: photos, and masks or pixels of them; as many samples a step as before."""
+    call = arguments(world, tmp_path / "run", "--steps", 1)
+    assert cli(*call).code == 0
+    path = world / "sheep" / "coco.json"
+    before = path.read_text()
+    content = json.loads(before)
+    content["images"].append({**content["images"][0], "id": 9})
+    first = content["annotations"][0]
+    content["annotations"] = [
+        {**each, "image_id": 9} if each["image_id"] == 2 else each for each in content["annotations"]
+    ]
+    (world / "sheep/images/new.png").write_bytes((world / "sheep/images/sheep_2.png").read_bytes())
+    content["images"][-1]["file_name"] = "new.png"
+    content["annotations"].remove(first)
+    path.write_text(json.dumps(content))
+    ran = cli(*call, "--resume")
+    assert ran.code == 1
+    assert "1 source photos no longer there (sheep_2.png); 1 source photos new (new.png)" in ran.err
+    assert "1 source photos with other pixels or masks (sheep_0.png)" in ran.err
+    path.write_text(before)
+    ran = cli(*call, "--resume", "--set", "batch_size=3")
+    assert "started with 2 samples a step, now there are 3" in ran.err
+    assert cli(*call[:-1], "2", "--resume", "--set", "batch_size=1", "--set", "accumulate=2").code == 0
+
+
+def launch(processes: int, command: tuple[object, ...]) -> str:
     """`instapipe ...` in as many processes as torchrun would start; what they said."""
     several = ("-m", "torch.distributed.run", "--nproc_per_node", str(processes)) if processes > 1 else ()
+    return run([*several, "-m", "instapipe", *map(str, command)])
+
+
+def run(command: list[str]) -> str:
+    """Of Python, in a process of its own that must end well."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *several, "-m", "instapipe", *command],
-        capture_output=True, text=True, env=environment, timeout=300, check=False,
-    )  # fmt: skip
+        [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
