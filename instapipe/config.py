@@ -14,6 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from instapipe.errors import ConfigError
 
 Direction = Literal["source_to_target", "target_to_source"]
+Shown = Literal["instances", "union", "none"]
+"""What networks are shown of a photo's masks: each (InstaGAN), all in one (CycleGAN with segmentation), or nothing
+(CycleGAN: one mask that covers everything stands where a mask must be)."""
+Facing = Literal["any", "right"]
+"""How the animals of the training windows look: as photographed, or mirrored so that all look right."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -93,6 +98,8 @@ class TranslatorCard(Card):
     size: tuple[int, int] | None = Field(None, description="(H, W) that the weights were trained at; none: any")
     window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
     instances_per_step: int = Field(2, ge=1, le=64)
+    masks: Shown = Field("instances", description="what the generators are shown of the masks, as in training")
+    facing: Facing = Field("any", description="`right`: windows are mirrored so that the animal looks right, and back")
     also_from: tuple[str, ...] = Field(
         (), description="classes that it was never trained on, but measured to translate into the target"
     )
@@ -120,11 +127,20 @@ def explain(error: ValidationError, where: str) -> str:
     return f"{where}: {field}: {first['msg']}{got}{more}"
 
 
-def read_yaml(path: Path, model: type[M], overrides: dict[str, Any] | None = None) -> M:
+def read_yaml(path: Path, model: type[M], overrides: dict[str, Any] | None = None, bases: Path | None = None) -> M:
     """`path` as a `model`; `overrides` (dotted names allowed) win over the file.
 
-    Raises ConfigError for a missing file, bad YAML, unknown fields and values out of range.
+    A file may name another one, `base: NAME`, and say only what differs: `NAME.yaml` beside it or in the folder
+    `bases`, or a path. Raises ConfigError for a missing file, bad YAML, unknown fields and values out of range.
     """
+    content = _content(path, bases, ())
+    for name, value in (overrides or {}).items():
+        put(content, name, value)
+    return build(model, content, f"config {str(path)!r}")
+
+
+def _content(path: Path, bases: Path | None, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping in `path`, laid over those that it is based on; `above`: the files that led here."""
     import yaml
 
     try:
@@ -135,9 +151,27 @@ def read_yaml(path: Path, model: type[M], overrides: dict[str, Any] | None = Non
         raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {str(path)!r} must be a mapping of settings, got {type(content).__name__}")
-    for name, value in (overrides or {}).items():
-        put(content, name, value)
-    return build(model, content, f"config {str(path)!r}")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    above = (*above, path.resolve())
+    folders = [path.parent] if bases is None else [path.parent, bases]
+    found = [place for folder in folders for place in (folder / f"{base}.yaml", folder / str(base)) if place.is_file()]
+    found = [place for place in found if place.resolve() not in above]
+    if not found:
+        known = ", ".join(sorted({each.stem for folder in folders for each in folder.glob("*.yaml")} - {path.stem}))
+        raise ConfigError(f"config {str(path)!r}: no base {base!r} that is not based on it; known: {known or 'none'}")
+    return _laid_over(_content(found[0], bases, above), content)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` where it says something, else `below`; groups of settings are merged."""
+    merged = dict(below)
+    for name, value in above.items():
+        before = merged.get(name)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = _laid_over(before or {}, value) if both else value
+    return merged
 
 
 def build(model: type[M], content: dict[str, Any], where: str) -> M:

@@ -16,14 +16,16 @@ from conftest import Cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from instapipe.data.balance import LEAST_SEEN, Matching, paste
 from instapipe.data.counts import separation
 from instapipe.data.domains import Cutting, Domain, cut_domain, match_counts
 from instapipe.data.gate import Gate, judge
-from instapipe.data.photos import read_photos
+from instapipe.data.photos import AnnotatedPhoto, Instance, read_photos
 from instapipe.data.samples import Sample
 from instapipe.errors import DataError
+from instapipe.imaging.facing import faces_left
 from instapipe.masks import Entry
 from instapipe.masks.coco import document
 from instapipe.structures import Instances, Mask
@@ -399,3 +401,26 @@ def test_train_on_a_pack_and_on_photos_without_masks(cli: Cli, tmp_path: Path, c
     assert bad.code == 1
     assert "good enough to learn from" in bad.err
     assert colour_segmenter.RUNS == []  # from the cache: another gate does not segment again
+
+
+def test_windows_that_face_right(tmp_path: Path) -> None:
+    """`facing: right` mirrors image and masks together, and draws no mirrored ones."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    mask = np.zeros((64, 64), np.bool_)
+    mask[30:50, 10:50] = True
+    mask[12:30, 10:20] = True  # the head, on the left
+    pixels[mask] = 200
+    photos = []
+    for n in range(2):
+        path = worlds.write_photo(tmp_path / f"{n}.png", pixels)
+        photos.append(AnnotatedPhoto(path, path.name, lambda _size: (Instance.of(Mask.from_dense(mask)),)))
+    cutting = Cutting(mode="window", size=32, load_size=40, max_instances=1, facing="right")
+    domain = cut_domain(photos, "sheep", cutting, held_out=1, seed=0)
+    for step in range(6):
+        batch = domain.batch(step, 2, seed=0)
+        for image, masks in zip(batch.image, batch.masks, strict=True):
+            shown = masks[0].numpy() > 0
+            assert not faces_left(shown)
+            assert float(image[:, shown].mean()) > 0.4
+    with pytest.raises(ValidationError, match="needs mode: window"):
+        Cutting(mode="photo", facing="right")

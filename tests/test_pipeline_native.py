@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instapipe.config import CompositingConfig
+from instapipe.imaging.facing import faces_left
 from instapipe.imaging.windows import cut, cut_mask, inside, multiple_of_4, square_window, whole_window
 from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
@@ -194,6 +195,25 @@ def test_mattes_come_back_where_they_belong(size: tuple[int, int], window: tuple
 def test_a_window_needs_a_box() -> None:
     with pytest.raises(ValueError, match="at least one box"):
         square_window([], 1.25)
+
+
+@pytest.mark.parametrize("facing", ["any", "right"])
+def test_weights_that_look_right_know_mirrored_animals(tmp_path: Path, facing: str) -> None:
+    """What they make of a mirrored window is the mirrored result, exactly; others make something else of it."""
+    folder = worlds.write_weights(tmp_path / "w-1")
+    card, _ = find_card(str(folder), "translator")
+    translator = Translator(card.model_copy(update={"facing": facing}), folder, "source_to_target")
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0, 255, (32, 32, 3)).astype(np.float32)
+    masks = np.zeros((1, 32, 32), np.bool_)
+    masks[0, 14:28, 4:28] = True  # a body
+    masks[0, 6:14, 20:28] = True  # a head, on its right
+    assert not faces_left(masks[0])
+    assert faces_left(masks[0, :, ::-1])
+    raw, mattes = translator.step(pixels, masks)
+    raw_there, mattes_there = translator.step(np.ascontiguousarray(pixels[:, ::-1]), masks[:, :, ::-1])
+    same = np.array_equal(raw, raw_there[:, ::-1]) and np.array_equal(mattes, mattes_there[:, :, ::-1])
+    assert same == (facing == "right")
 
 
 def test_slivers_apart_from_the_animal_go_and_legs_stay() -> None:

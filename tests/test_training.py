@@ -227,7 +227,7 @@ def test_a_run_starts_from_weights(cli: Cli, world: Path, tmp_path: Path) -> Non
     assert cli("weights", "export", tmp_path / "first", "--output", tmp_path / "w-1").code == 0
     out = train(cli, world, tmp_path / "second", "--from", tmp_path / "w-1", "--steps", "3",
                 "--set", "critics_first=2", "--set", "save_every=2")  # fmt: skip
-    assert "generators start from w-1 (2 steps)" in out
+    assert "source_to_target, target_to_source start from w-1 (2 steps)" in out
     card, folder = find_card(str(tmp_path / "w-1"), "translator")
     begun = load_generator(card, folder, "source_to_target").state_dict()
     after = [

@@ -16,7 +16,8 @@ from instapipe.resources import configs_root
 
 if TYPE_CHECKING:
     from instapipe.data.photos import AnnotatedPhoto
-    from instapipe.training.loop import Progress, Run
+    from instapipe.training.loop import Progress
+    from instapipe.training.run import Run
 
 HINT = "a discriminator can count instead of looking at shapes; try --set data.balance=match, or data.max_instances=1"
 
@@ -33,6 +34,9 @@ def command(
     config: Annotated[str, typer.Option(help="A YAML file, or the name of one in configs/train/.")] = "small-data",
     steps: Annotated[int | None, typer.Option(help="Steps to train for (overrides the config).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run (overrides the config).")] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Steps between held-out scores; the best is kept (overrides the config).")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override any setting: --set data.size=128 (repeatable).")
     ] = None,
@@ -40,8 +44,8 @@ def command(
         str | None,
         typer.Option(
             "--from",
-            help="Start from these weights (a name or a folder) instead of random ones; see critics_first.",
-            metavar="NAME|PATH",
+            help="Start from these weights (a name or a folder), or from where another run is; see critics_first.",
+            metavar="NAME|PATH|RUN",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
@@ -61,17 +65,17 @@ def command(
 
     from instapipe.data.counts import NOTABLE, separation
     from instapipe.data.domains import cut_domain, match_counts
-    from instapipe.networks.cards import find_card
     from instapipe.networks.devices import resolve_device
-    from instapipe.training import loop
     from instapipe.training.config import TrainConfig
     from instapipe.training.initial import Initial
+    from instapipe.training.run import hardware, start
     from instapipe.training.team import join
 
-    settings = read_yaml(find_config(config), TrainConfig, overrides(steps, seed, set_ or []))
+    given = overrides(set_ or [], steps=steps, seed=seed, validate_every=validate_every)
+    settings = read_yaml(find_config(config), TrainConfig, given, bases=configs_root() / "train")
     initial = None
     if from_ is not None:
-        initial = Initial(*find_card(from_, "translator"))
+        initial = Initial.find(from_)
         initial.fits(settings)
     team = join(torch.device(resolve_device(device)))
     console = Console(quiet=not team.leads)
@@ -107,16 +111,18 @@ def command(
         )
     if settings.data.balance == "match":
         first, second = match_counts(first, second)
-    run = loop.start(settings, first, second, output, initial=initial, team=team, resume=resume)
+    run = start(settings, first, second, output, initial=initial, team=team, resume=resume)
     refused = write_refused(run.folder, sides) if team.leads else None
     if refused is not None:
         console.print(f"what was not good enough to learn from: {refused}", soft_wrap=True)
     many = f"{team.size} processes, " if team.size > 1 else ""
-    console.print(f"{many}{loop.hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
+    console.print(f"{many}{hardware(run.device)}; {run.precision.precision}: {run.precision.reason}")
+    for note in run.notes:
+        console.print(note, soft_wrap=True)
     if run.resumed:
         console.print(f"resumed at step {run.step}")
     elif initial is not None:
-        console.print(f"generators start from {initial.card.name} ({initial.card.steps} steps)")
+        console.print(f"{', '.join(sorted(initial.parts))} start from {initial.name} ({initial.steps} steps)")
     show(run, console)
 
 
@@ -198,7 +204,7 @@ def find_config(name: str) -> Path:
     raise ConfigError(f"no config {name!r}: neither a file nor one of the bundled ({known})")
 
 
-def overrides(steps: int | None, seed: int | None, assignments: list[str]) -> dict[str, Any]:
+def overrides(assignments: list[str], **flags: int | None) -> dict[str, Any]:
     """Flags as settings by dotted name; values of --set are YAML."""
     import yaml
 
@@ -208,11 +214,7 @@ def overrides(steps: int | None, seed: int | None, assignments: list[str]) -> di
         if not sign or not name:
             raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, like data.size=128")
         out[name] = yaml.safe_load(value)
-    if steps is not None:
-        out["steps"] = steps
-    if seed is not None:
-        out["seed"] = seed
-    return out
+    return out | {name: value for name, value in flags.items() if value is not None}
 
 
 def without(photos: list[AnnotatedPhoto], names: tuple[str, ...]) -> list[AnnotatedPhoto]:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from instapipe.config import Strict
+from instapipe.config import Facing, Shown, Strict
 from instapipe.data.balance import Matching, paste
 from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.data.photos import AnnotatedPhoto, Instance
 from instapipe.data.samples import Batch, Crop, Order, Sample, sample_batch
 from instapipe.errors import DataError
+from instapipe.imaging.facing import faces_left
 from instapipe.imaging.windows import cut, square_window
 
 SMALLEST_CROP = 0.82
@@ -36,16 +37,27 @@ class Cutting(Strict):
     window_scale: float = Field(1.25, ge=1.0, le=4.0)
     max_instances: int = Field(4, ge=1, le=64)
     order: Order = "largest"
+    masks: Shown = Field(
+        "instances", description="what the networks are shown of them; other than `instances`: whole photos only"
+    )
     min_side: int = Field(0, ge=0, description="instances whose box has no side this long are not learnt from, pixels")
     max_cut: float = Field(1.0, ge=0, le=1, description="share of the box's outline that may lie on the photo's border")
     max_company: float = Field(
         1.0, ge=0, le=1, description="share of the window that other instances of the class may cover (`window` only)"
     )
 
+    facing: Facing = Field(
+        "any", description="`right`: every window is mirrored so that its animal looks right, by its outline"
+    )
+
     @model_validator(mode="after")
     def _crop_fits(self) -> Cutting:
         if self.load_size < self.size:
             raise ValueError(f"load_size {self.load_size} is smaller than size {self.size}")
+        if self.masks != "instances" and self.mode != "photo":
+            raise ValueError(f"masks: {self.masks} needs mode: photo, a window is cut around one instance")
+        if self.facing != "any" and self.mode != "window":
+            raise ValueError(f"facing: {self.facing} needs mode: window, the animals of a photo look both ways")
         return self
 
 
@@ -65,7 +77,8 @@ class Domain:
 
     def counts(self) -> list[int]:
         """How many instances each sample to learn from shows to the networks."""
-        return [min(len(sample.masks), self.cutting.max_instances) for sample in self.learning]
+        most = self.cutting.max_instances if self.cutting.masks == "instances" else 1
+        return [min(len(sample.masks), most) for sample in self.learning]
 
     def batch(self, step: int, size: int, *, seed: int) -> Batch:
         """The batch of `step` (0-based): a function of step and seed alone, so that a resumed run goes on exactly.
@@ -85,6 +98,7 @@ class Domain:
             size=self.cutting.size,
             max_instances=self.cutting.max_instances,
             order=self.cutting.order,
+            shown=self.cutting.masks,
         )
 
     def held_out_batch(self, count: int) -> Batch:
@@ -100,6 +114,7 @@ class Domain:
             size=self.cutting.size,
             max_instances=self.cutting.max_instances,
             order=order,
+            shown=self.cutting.masks,
         )
 
     def _crop(self, sample: Sample, rng: torch.Generator) -> Crop:
@@ -107,7 +122,8 @@ class Domain:
         # A window loses at most 18 %: the instance must fill it in training as it does in translation.
         window = self.cutting.mode == "window"
         sides = (round(SMALLEST_CROP * full), full) if window else (self.cutting.size, self.cutting.size)
-        return Crop.sample(full, sides, rng)
+        crop = Crop.sample(full, sides, rng)
+        return crop if self.cutting.facing == "any" else replace(crop, flip=False)
 
     def _pasted(self, sample: Sample, matching: Matching, rng: torch.Generator) -> Sample:
         count = min(len(sample.masks), self.cutting.max_instances)
@@ -196,7 +212,10 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
         if cutting.max_instances > 1:
             chosen += [other for other, seen in inside.items() if other in usable and seen >= 0.5 * other.area]
         dense = np.stack([instance.mask.window(window) for instance in chosen])
-        yield Sample(resize_image(cut(pixels, window), side), resize_masks(dense, side), photo.path.name)
+        image = cut(pixels, window)
+        if cutting.facing == "right" and faces_left(dense[0]):
+            image, dense = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(dense[:, :, ::-1])
+        yield Sample(resize_image(image, side), resize_masks(dense, side), photo.path.name)
 
 
 def _refuse(instance: Instance, cutting: Cutting) -> str | None:

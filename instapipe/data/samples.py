@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instapipe.config import Shown
 from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.structures import BoolMask, Pixels
 
@@ -84,11 +85,19 @@ def sample_batch(
     size: int,
     max_instances: int,
     order: Order,
+    shown: Shown = "instances",
 ) -> Batch:
-    """Crop and stack `samples`: masks sorted by `order` after the crop, capped at `max_instances`, padded."""
+    """Crop and stack `samples`: masks sorted by `order` after the crop, capped at `max_instances`, padded.
+
+    shown: where not `instances`, every sample has one mask, `union` of all its instances or one that covers everything.
+    """
     images, masks, valid = [], [], []
     for sample in samples:
         image, inside = crops(sample, rng)(sample.image, sample.masks, size)
+        if shown == "union":
+            inside = inside.any(axis=0, keepdims=True)
+        elif shown == "none":
+            inside = np.ones((1, size, size), dtype=np.bool_)
         areas = inside.sum(axis=(1, 2))
         if order == "random":
             indices = torch.randperm(len(areas), generator=rng).numpy()

@@ -71,6 +71,8 @@ def plan_steps(
     All instances have their turn: the last step may have fewer.
     """
     per_step = settings.instances_per_step or weights.card.instances_per_step
+    if weights.card.masks != "instances":
+        per_step = max(1, len(chosen))  # such weights translate a photo at once
     region = {
         "mode": layout.mode,
         "model_size": None if layout.model_size is None else list(layout.model_size),

@@ -39,11 +39,14 @@ class Weights:
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the weights that changes a step's result. The card's prose is not among it."""
-        return {
+        out = {
             "sha256": self.sha256,
             "generator": self.card.generator.model_dump(mode="json"),
             "compositing": self.card.compositing.model_dump(mode="json"),
         }
+        # Only where they are not the usual, so that what was translated before is found again.
+        unusual = {} if self.card.masks == "instances" else {"masks": self.card.masks}
+        return {**out, **unusual, **({} if self.card.facing == "any" else {"facing": self.card.facing})}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ State = NDArray[np.float32]
 
 StepFunction = Callable[[State, NDArray[np.bool_]], tuple[State, State]]
 """One step of a translator, at the model's size: from pixels, float32 (h, w, 3) in [0, 255], and masks, bool (n, h, w),
-to the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1]."""
+to the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1]; or (1, h, w), one
+for all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +105,7 @@ class NativeSurface:
         region = Mask.from_crop(size, (left, top), part)
         cx0, cy0, cx1, cy1 = region.box
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
-        return StepRecord(tuple(enlarged_mask(matte, window, size) for matte in mattes), region, patch)
+        return StepRecord(_each(mattes, len(masks), window, size), region, patch)
 
     def apply(self, record: StepRecord) -> None:
         x0, y0, x1, y1 = record.changed.box
@@ -134,7 +135,7 @@ class ModelSurface:
         size = (self._photo.shape[0], self._photo.shape[1])
         model_size = (self._state.shape[0], self._state.shape[1])
         raw, mattes = step(self._state, np.stack([shrink_mask(mask.window(window), model_size) for mask in masks]))
-        new = tuple(enlarged_mask(matte, window, size) for matte in mattes)
+        new = _each(mattes, len(masks), window, size)
         where = np.ones(size, dtype=np.bool_)
         if self._settings.background == "exact":
             touched = np.zeros(size, dtype=np.bool_)
@@ -166,3 +167,9 @@ class ModelSurface:
             mixed = weight * plane + (1 - weight) * out[:, :, channel]
             out[:, :, channel] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         return out
+
+
+def _each(mattes: State, count: int, window: Rectangle, size: tuple[int, int]) -> tuple[Mask, ...]:
+    """The translated mask of each of `count` instances: they share it where there is one matte for all."""
+    new = tuple(enlarged_mask(matte, window, size) for matte in mattes)
+    return new * count if len(new) < count else new

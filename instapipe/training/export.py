@@ -13,16 +13,20 @@ from instapipe.errors import TrainingError
 from instapipe.networks.weights import save_translator
 from instapipe.training import checkpoint
 from instapipe.training.config import TrainConfig
-from instapipe.training.loop import DIRECTIONS
 from instapipe.training.record import RESOLVED
+from instapipe.training.run import DIRECTIONS
 
 
-def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> TranslatorCard:
-    """Write the newest checkpoint of `run` as weights in `folder` (half precision); `facts` are further card fields.
+def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None, *, best: bool = False) -> TranslatorCard:
+    """Write the newest checkpoint of `run` as weights in `folder` (half precision), or the one of the best held-out
+    score; `facts` are further card fields.
 
     Raises TrainingError where `run` holds no checkpoint, OutputError where `folder` exists.
     """
-    state = checkpoint.load_latest(run / "checkpoints")
+    kept = run / "checkpoints" / checkpoint.BEST
+    if best and not kept.is_file():
+        raise TrainingError(f"{str(run)!r} has no best checkpoint: it was trained without validate_every")
+    state = checkpoint.load(kept) if best else checkpoint.load_latest(run / "checkpoints")
     if state is None:
         raise TrainingError(f"{str(run)!r} holds no checkpoint")
     try:
@@ -42,6 +46,7 @@ def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> 
         window_scale=config.data.window_scale,
         instances_per_step=config.data.instances_per_step,
         masks=config.data.masks,
+        facing=config.data.facing,
         directions={},
         steps=state["step"],
         hardware=settings.get("hardware", ""),
@@ -50,6 +55,11 @@ def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None) -> 
         + (", matte compositing" if matte else "")
         + (f"; started from {initial['name']} ({initial['steps']} steps)" if initial else ""),
     )
+    if best:
+        chosen = state["best"]
+        card = card.model_copy(
+            update={"quality": {"best": f"{chosen['name']} {chosen['score']:.4f}, of the run's steps"}}
+        )
     card = card.model_copy(update=facts or {})
     states: dict[Direction, dict[str, Tensor]] = {}
     for direction in DIRECTIONS:

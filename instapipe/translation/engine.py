@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.config import Direction, TranslatorCard
+from instapipe.imaging.facing import faces_left
 from instapipe.networks.devices import resolve_device
 from instapipe.networks.weights import load_generator
 from instapipe.translation.engines.artefacts import Artefacts
@@ -34,6 +35,7 @@ class Translator:
         device = resolve_device(device)
         generator = load_generator(card, folder, direction, device)
         weights = card.directions[direction].sha256
+        self._shown, self._facing = card.masks, card.facing
         self._engine: Engine = build(generator, weights, device, engine, precision, Artefacts(artefacts))
 
     def step(
@@ -42,12 +44,28 @@ class Translator:
         """One step.
 
         pixels: float32 (h, w, 3) in [0, 255].  masks: bool (n, h, w), n >= 1.
-        Returns the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1].
+        Returns the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1]; where
+        the weights know the union only, one matte for all, float32 (1, h, w).
         """
+        if self._facing == "right" and faces_left(masks[0]):
+            # The largest of a step decides.
+            painted, mattes = self._step(pixels[:, ::-1], masks[:, :, ::-1])
+            return np.ascontiguousarray(painted[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
+        return self._step(pixels, masks)
+
+    def _step(
+        self, pixels: NDArray[np.float32], masks: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        shown = masks
+        if self._shown == "union":
+            shown = masks.any(axis=0, keepdims=True)
+        elif self._shown == "none":
+            shown = np.ones((1, *masks.shape[1:]), dtype=np.bool_)
         image = pixels.transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
-        sets = masks.astype(np.float32) * 2 - 1
-        raw, mattes = self._engine.run(np.ascontiguousarray(image), sets)
+        raw, mattes = self._engine.run(np.ascontiguousarray(image), shown.astype(np.float32) * 2 - 1)
         painted = (raw.transpose(1, 2, 0) + 1) * np.float32(127.5)
+        if self._shown == "none":
+            return np.ascontiguousarray(painted), masks.astype(np.float32)  # it knows no shapes: they stay
         return np.ascontiguousarray(painted), (mattes + 1) / np.float32(2)
 
 
