@@ -17,8 +17,11 @@ from training_worlds import SMALL, arguments, assert_same, networks_of, random_b
 
 from instapipe.networks.blocks import set_recompute
 from instapipe.training import checkpoint
+from instapipe.training.compiling import compile_parts
 from instapipe.training.config import DataSettings, TrainConfig
 from instapipe.training.step import Metrics
+from instapipe.training.validation import kernel_distance
+from instapipe.training.watch import PATIENCE, Watch
 
 SEVERAL = SMALL.model_copy(
     update={
@@ -163,6 +166,83 @@ def test_a_resumed_run_needs_the_same_data(cli: Cli, world: Path, tmp_path: Path
     ran = cli(*call, "--resume", "--set", "batch_size=3")
     assert "started with 2 samples a step, now there are 3" in ran.err
     assert cli(*call[:-1], "2", "--resume", "--set", "batch_size=1", "--set", "accumulate=2").code == 0
+
+
+def test_the_best_is_kept_apart_and_exported(cli: Cli, world: Path, tmp_path: Path) -> None:
+    """Held-out scores in the log, `best.pt` beside the last k, `weights export --best`; TensorBoard beside the log."""
+    pytest.importorskip("tensorboard")
+    call = arguments(
+        world, tmp_path / "run", "--validate-every", 2, "--set", "save_every=2", "--set", "keep=1",
+        "--set", "held_out=2", "--set", "projected={}", "--set", "tensorboard=true", "--steps",
+    )  # fmt: skip
+    ran = cli(*call, 4)
+    assert ran.code == 0, ran.err
+    ran = cli(*call, 6, "--resume")
+    assert ran.code == 0, ran.err
+    scores = {line["step"]: line["held_out/distance"] for line in log_of(tmp_path / "run") if line["step"] % 2 == 0}
+    assert len(scores) == 3
+    assert all("held_out/distance" not in line for line in log_of(tmp_path / "run") if line["step"] % 2)
+    best = min(scores, key=lambda step: scores[step])
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.pt", "step-00000006.pt"]
+    kept = checkpoint.load(checkpoints / "best.pt")
+    assert (kept["step"], kept["best"]["step"]) == (best, best)
+    assert cli("weights", "export", tmp_path / "run", "--best", "--output", tmp_path / "best-1").code == 0
+    card = json.loads((tmp_path / "best-1" / "card.json").read_text())
+    assert card["steps"] == best
+    assert points(tmp_path / "run", "source/cycle") == [1, 2, 3, 4, 5, 6]
+    without = cli("weights", "export", tmp_path / "nothing", "--best", "--output", tmp_path / "best-2")
+    assert "without validate_every" in without.err
+
+
+def points(folder: Path, name: str) -> list[int]:
+    """The steps of one curve in the event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [event.step for event in events.Scalars(name)]
+
+
+def test_kernel_distance_tells_distributions_apart() -> None:
+    rng = torch.Generator().manual_seed(0)
+    one, two, other = (torch.randn(40, 16, generator=rng) + shift for shift in (0, 0, 1))
+    same, apart = kernel_distance(one, two), kernel_distance(one, other)
+    assert abs(same) < 0.3
+    assert apart > 5
+    by_hand = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    assert kernel_distance(*by_hand) == pytest.approx(1 + 8 - 2 * 1)
+
+
+def test_losses_that_run_away_are_told_once() -> None:
+    """Not one bad step, not a slow rise; what lasts, and again only after it was over."""
+    watch = Watch()
+    usual: Metrics = {"source/cycle": 3.0, "target/cycle": 3.0, "critic_source": 0.3, "critic_target": 0.3}
+    away, won = usual | {"source/cycle": 60.0}, usual | {"critic_target": 0.001}
+    assert not [said for _ in range(150) for said in watch(usual)]
+    assert not [said for _ in range(PATIENCE - 1) for said in watch(away)]
+    assert not watch(usual)
+    told = [said for _ in range(3 * PATIENCE) for said in watch(away)]
+    assert len(told) == 1
+    assert "over 5 times their usual 6.00" in told[0]
+    told = [said for _ in range(3 * PATIENCE) for said in watch(won)]
+    assert len(told) == 1
+    assert "critic_target" in told[0]
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config
+
+    networks = networks_of(SMALL)
+    batch = random_batch(0, [2])
+    image, masks = batch.image.float(), batch.masks.float()
+    before = networks.source_to_target(image, masks, batch.valid)
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}):
+        said = compile_parts([networks.source_to_target], 32)
+    assert said.startswith("not compiled, as no compiler works here")
+    after = networks.source_to_target(image, masks, batch.valid)
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    assert all(parameter.grad is None for parameter in networks.parameters())
 
 
 def launch(processes: int, command: tuple[object, ...]) -> str:

@@ -16,6 +16,7 @@ import torch
 
 import instapipe.cli.train  # noqa: F401
 from instapipe.training import loop
+from instapipe.training.run import LOG, Run
 
 
 def die(*_: object, **__: object) -> None:
@@ -65,8 +66,8 @@ def around_rename(after: bool) -> Callable[[int], None]:
 def in_the_log(step: int) -> None:
     """Half a line of the log is written."""
 
-    def hooked(run: loop.Run, metrics: object) -> None:
-        with (run.folder / loop.LOG).open("a") as log:
+    def hooked(run: Run, metrics: object) -> None:
+        with (run.folder / LOG).open("a") as log:
             log.write('{"step": 3, "sec' if run.step == step else f'{{"step": {run.step}}}\n')
         if run.step == step:
             die()

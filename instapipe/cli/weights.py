@@ -96,11 +96,14 @@ def pull(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     output: Annotated[Path, typer.Option(help="Folder to write; its name is the weights' name.")],
+    best: Annotated[
+        bool, typer.Option("--best", help="The one with the best held-out score (train --validate-every).")
+    ] = False,
     facts: Annotated[
         Path | None, typer.Option(help="JSON with further fields of the card: data, quality, limits, licence ...")
     ] = None,
 ) -> None:
-    """The newest checkpoint of a run as safetensors (half precision) with a card."""
+    """A checkpoint of a run, the newest if not the best, as safetensors (half precision) with a card."""
     from instapipe.training.export import export_run
 
     fields = {}
@@ -112,7 +115,7 @@ def export(
         unknown = fields.keys() - TranslatorCard.model_fields.keys()
         if unknown:
             raise ConfigError(f"facts {str(facts)!r}: a card has no field {min(unknown)!r}")
-    card = export_run(run, output, fields)
+    card = export_run(run, output, fields, best=best)
     typer.echo(f"{output}: {card.source} <-> {card.target}, {card.steps} steps")
 
 

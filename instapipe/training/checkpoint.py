@@ -13,19 +13,27 @@ import torch
 from instapipe.errors import OutputError, TrainingError
 
 _SCRATCH = ".step-"
+BEST = "best.pt"
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
 def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Path:
-    """Write `folder/step-<step>.pt`: to a scratch file first, synced, then renamed; older ones than `keep` are removed.
+    """Write `folder/step-<step>.pt`; older ones than `keep` are removed. Raises OutputError."""
+    path = write(path_of(folder, step), state)
+    for old in found(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def write(path: Path, state: dict[str, Any]) -> Path:
+    """Write `path`: to a scratch file first, synced, then renamed.
 
     Raises OutputError where it cannot be written; what was there before is still there then.
     """
-    path = path_of(folder, step)
     scratch: str | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=_SCRATCH, dir=folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=_SCRATCH, dir=path.parent)
         with os.fdopen(handle, "wb") as stream:
             torch.save(state, stream)
             stream.flush()
@@ -35,8 +43,6 @@ def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Pa
         if scratch is not None:
             Path(scratch).unlink(missing_ok=True)
         raise OutputError(f"cannot save checkpoint {str(path)!r}: {error.strerror}") from error
-    for old in found(folder)[:-keep]:
-        old.unlink(missing_ok=True)
     return path
 
 
@@ -62,13 +68,14 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     Raises TrainingError where it cannot be read.
     """
     paths = found(folder)
-    if not paths:
-        return None
+    return load(paths[-1]) if paths else None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint's state on the CPU. Raises TrainingError where it cannot be read."""
     try:
-        state = torch.load(paths[-1], map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
-        raise TrainingError(
-            f"cannot read checkpoint {str(paths[-1])!r}: {' '.join(str(error).split())[:160]}"
-        ) from error
+        raise TrainingError(f"cannot read checkpoint {str(path)!r}: {' '.join(str(error).split())[:160]}") from error
     assert isinstance(state, dict)
     return state

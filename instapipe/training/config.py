@@ -85,6 +85,9 @@ class TrainConfig(Strict):
     held_out: int = Field(8, ge=1, description="photos of each domain kept for the sample grids, never learnt from")
     sample_every: int = Field(500, ge=1)
     save_every: int = Field(500, ge=1)
+    validate_every: int = Field(0, ge=0, description="steps between held-out scores, the best kept; 0: none")
+    tensorboard: bool = Field(False, description="event files beside the log")
+    compile: bool = Field(False, description="torch.compile the generators, where a compiler works")
     keep: int = Field(2, ge=1, description="how many of the newest checkpoints are kept")
 
     @model_validator(mode="after")

@@ -52,10 +52,17 @@ def cycle_consistency(
 
     `mask_weight` scales the masks' share (1 in the paper). The identity loss is the same function.
     """
+    return batch_mean(cycle_errors(image, masks, returned_image, returned_masks, mask_weight), active)
+
+
+def cycle_errors(
+    image: Tensor, masks: Tensor, returned_image: Tensor, returned_masks: Tensor, mask_weight: float
+) -> Tensor:
+    """The same for each sample, (B,)."""
     channels = image.shape[1] + masks.shape[1]
     image_error = (returned_image - image).abs().float().mean(dim=(2, 3)).sum(dim=1)
     mask_error = (returned_masks - masks).abs().float().mean(dim=(2, 3)).sum(dim=1)
-    return batch_mean((image_error + mask_weight * mask_error) / channels, active)
+    return (image_error + mask_weight * mask_error) / channels
 
 
 def context_weight(masks: Tensor, translated: Tensor) -> Tensor:

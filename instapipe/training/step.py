@@ -279,9 +279,7 @@ class TrainingStep:
         with self._autocast():
             there = translate_step(side.forward, side.image, masks, valid, config.compositing)
             back = translate_step(side.backward, there.image, there.masks, valid, config.compositing)
-            so_far = self._judged(
-                torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1)
-            )
+            so_far = self._judged(torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1))
             fake = Candidate(there.image, *so_far, active, most)
             weight = config.projected.weight if config.projected else 0.0
             out = {
