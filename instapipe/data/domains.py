@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from instapipe.config import Facing, Shown, Strict
 from instapipe.data.balance import Matching, paste
 from instapipe.data.geometry import resize_image, resize_masks
+from instapipe.data.noise import NONE, MaskNoise, read_noise
 from instapipe.data.photos import AnnotatedPhoto, Instance
 from instapipe.data.samples import Batch, Crop, Order, Sample, sample_batch
 from instapipe.errors import DataError
@@ -39,6 +40,9 @@ class Cutting(Strict):
     order: Order = "largest"
     masks: Shown = Field(
         "instances", description="what the networks are shown of them; other than `instances`: whole photos only"
+    )
+    mask_noise: str = Field(
+        NONE, description="errors added to what generators are given: of `instapipe data noise`, a name or a path"
     )
     min_side: int = Field(0, ge=0, description="instances whose box has no side this long are not learnt from, pixels")
     max_cut: float = Field(1.0, ge=0, le=1, description="share of the box's outline that may lie on the photo's border")
@@ -66,6 +70,7 @@ class Domain:
     """Samples of one class.
 
     dropped: how many instances were left out, by reason.  matching: counts to reach by pasting; None: as photographed.
+    noise: errors for the masks that generators are given; None: none.
     """
 
     label: str
@@ -74,6 +79,7 @@ class Domain:
     held_out: tuple[Sample, ...]
     dropped: dict[str, int]
     matching: Matching | None = None
+    noise: MaskNoise | None = None
 
     def counts(self) -> list[int]:
         """How many instances each sample to learn from shows to the networks."""
@@ -91,7 +97,7 @@ class Domain:
             rng = torch.Generator().manual_seed(derive(seed, self.label, "paste", step))
             chosen = [self._pasted(sample, self.matching, rng) for sample in chosen]
         rng = torch.Generator().manual_seed(derive(seed, self.label, "crop", step))
-        return sample_batch(
+        batch = sample_batch(
             chosen,
             self._crop,
             rng,
@@ -100,6 +106,9 @@ class Domain:
             order=self.cutting.order,
             shown=self.cutting.masks,
         )
+        if self.noise is None:
+            return batch
+        return self.noise.worsen(batch, np.random.default_rng(derive(seed, self.label, "noise", step)))
 
     def held_out_batch(self, count: int) -> Batch:
         """The first `count` held-out samples, cropped in the middle."""
@@ -171,7 +180,8 @@ def cut_domain(photos: Sequence[AnnotatedPhoto], label: str, cutting: Cutting, *
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none was refused"
         use = "to learn from" if not learning else "to hold out"
         raise DataError(f"no usable instance of {label!r} {use} in {len(photos)} photos ({reasons})")
-    return Domain(label, cutting, tuple(learning), tuple(kept), dropped)
+    noise = None if cutting.mask_noise == NONE else read_noise(cutting.mask_noise)
+    return Domain(label, cutting, tuple(learning), tuple(kept), dropped, noise=noise)
 
 
 def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]) -> Iterator[Sample]:

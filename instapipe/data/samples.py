@@ -30,20 +30,37 @@ class Sample:
 class Batch:
     """image: (B, 3, H, W) in [-1, 1].  masks: (B, N, H, W), -1 outside, +1 inside, padding all -1.
 
-    valid: bool (B, N).
+    valid: bool (B, N).  wanted: (B, N, H, W), where the masks have errors: what they should have been.
+    noisy: what the generators are given where that is not the batch itself (the discriminators see the batch itself).
     """
 
     image: Tensor
     masks: Tensor
     valid: Tensor
+    wanted: Tensor | None = None
+    noisy: Batch | None = None
+
+    @property
+    def given(self) -> Batch:
+        """What generators are given."""
+        return self if self.noisy is None else self.noisy
+
+    @property
+    def right(self) -> Tensor:
+        """The masks that content losses ask for."""
+        return self.masks if self.wanted is None else self.wanted
 
     def part(self, where: slice) -> Batch:
         """Some of the samples."""
-        return Batch(self.image[where], self.masks[where], self.valid[where])
+        wanted = None if self.wanted is None else self.wanted[where]
+        noisy = None if self.noisy is None else self.noisy.part(where)
+        return Batch(self.image[where], self.masks[where], self.valid[where], wanted, noisy)
 
     def to(self, device: torch.device) -> Batch:
         """On another device."""
-        return Batch(self.image.to(device), self.masks.to(device), self.valid.to(device))
+        wanted = None if self.wanted is None else self.wanted.to(device)
+        noisy = None if self.noisy is None else self.noisy.to(device)
+        return Batch(self.image.to(device), self.masks.to(device), self.valid.to(device), wanted, noisy)
 
 
 @dataclass(frozen=True, slots=True)

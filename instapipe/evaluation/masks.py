@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import cv2
 import numpy as np
 
+from instapipe.data.noise import holed, moved_outline
 from instapipe.structures import BoolMask, Instances, Mask
 from instapipe.verdict.matching import LEAST_SIDE, pair
 
@@ -107,21 +107,10 @@ def worsen(instances: Instances, fault: Fault, amount: float, rng: np.random.Gen
 
 
 def _reshape(mask: Mask, fault: Fault, amount: float, rng: np.random.Generator) -> BoolMask:
-    dense = mask.dense().astype(np.uint8)
-    extent = math.sqrt(mask.area)
     if fault == "holes":
-        radius = max(1, round(0.12 * extent))
-        wanted = mask.area * (1 - amount)
-        rows, columns = np.nonzero(dense)
-        while rows.size and int(dense.sum()) > max(wanted, 1):
-            at = int(rng.integers(rows.size))
-            cv2.circle(dense, (int(columns[at]), int(rows[at])), radius, 0, -1)
-    else:
-        radius = round(0.2 * amount * extent)
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        change = cv2.erode if fault == "erode" else cv2.dilate
-        dense = np.asarray(change(dense, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0), dtype=np.uint8)
-    return np.asarray(dense > 0, dtype=np.bool_)
+        return holed(mask.dense(), amount, rng)
+    radius = round(0.2 * amount * math.sqrt(mask.area))
+    return moved_outline(mask.dense(), -radius if fault == "erode" else radius)
 
 
 def _merge(instances: Instances, amount: float, rng: np.random.Generator) -> Instances:

@@ -72,8 +72,8 @@ class Part:
 class Rollout:
     """A batch while its instances are translated one step after the other.
 
-    parts: those of this process.  valid: (B, N) of each whole batch, by domain: every process knows when a side has run
-    out, and how many masks its critic sees.
+    parts: those of this process.  valid: (B, N) that the generators are given of each whole batch, by domain: every
+    process knows when a side has run out, and how many masks its critic sees.
     """
 
     parts: list[Part]
@@ -125,7 +125,7 @@ class TrainingStep:
         """One batch of each domain, whole, on the CPU; `rng` (CPU, the same in all processes) feeds augmentation and
         pools. The losses returned are those of this process's samples."""
         rollout = self.rollout(source, target, rng)
-        longest = max(int(batch.valid.sum(dim=1).max()) for batch in (source, target))
+        longest = max(int(valid.sum(dim=1).max()) for valid in rollout.valid.values())
         history = []
         for chosen in instance_steps(longest, self.config.data.instances_per_step):
             # The last step may reach over the padding: content losses are means over a fixed number of channels.
@@ -139,7 +139,8 @@ class TrainingStep:
         size = len(source.image)
         share = self.config.recomposite_reals if self.config.compositing.mode == "matte" else 0.0
         chosen = {name: torch.rand(size, generator=rng) < share if share else None for name in SIDES}
-        valid = {"source": source.valid, "target": target.valid}
+        valid = {"source": source.given.valid, "target": target.given.valid}
+        shown = {"source": source.valid, "target": target.valid}
         parts = []
         for where in self._division(size):
             one, two = source.part(where).to(self.device), target.part(where).to(self.device)
@@ -149,8 +150,8 @@ class TrainingStep:
                 image = batch.image if draw is None else recomposite(batch, other, self.config.compositing, draw[where])
                 active = torch.ones(len(image), dtype=torch.bool, device=image.device)
                 masks, there = self._judged(batch.masks, batch.valid)
-                reals[name] = Candidate(image, masks, there, active, _most(valid[name]))
-            parts.append(Part(where, self._sides(one, two), reals))
+                reals[name] = Candidate(image, masks, there, active, _most(shown[name]))
+            parts.append(Part(where, self._sides(one.given, two.given), reals))
         return Rollout(parts, valid, size)
 
     def iteration(self, rollout: Rollout, chosen: range, step: int, rng: torch.Generator) -> Metrics:
@@ -274,6 +275,7 @@ class TrainingStep:
     def _translate(self, side: Side, chosen: range, draw: Augmentation | None, step: int, most: int) -> Outcome:
         """There and back, with the losses of this side's generators."""
         masks, valid = _take(side.batch.masks, -1.0, chosen), _take(side.batch.valid, False, chosen)
+        wanted = _take(side.batch.right, -1.0, chosen)
         active = valid.any(dim=1)
         config, weights = self.config, self.config.losses
         with self._autocast():
@@ -287,15 +289,15 @@ class TrainingStep:
                 * side.critic.generator_loss(fake.augmented(draw), self.backbone, weight)
             }
             out["cycle"] = weights.cycle * losses.cycle_consistency(
-                side.image, masks, back.image, back.masks, active, weights.cycle_masks
+                side.image, wanted, back.image, back.masks, active, weights.cycle_masks
             )
             if weights.identity and step % weights.identity_every == 0:
                 same = translate_step(side.backward, side.image, masks, valid, config.compositing)
                 out["identity"] = weights.identity * losses.cycle_consistency(
-                    side.image, masks, same.image, same.masks, active, weights.cycle_masks
+                    side.image, wanted, same.image, same.masks, active, weights.cycle_masks
                 )
             if weights.context:
-                out["context"] = weights.context * self._context(side, masks, there, active)
+                out["context"] = weights.context * self._context(side, wanted, there, active)
         return Outcome(fake, there, out)
 
     def _judged(self, masks: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
