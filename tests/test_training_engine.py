@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,12 @@ from conftest import REPOSITORY, Cli
 from torch import Tensor
 from training_worlds import SMALL, arguments, assert_same, networks_of, random_batch, step_of, write_world
 
+from instapipe.errors import ConfigError, TrainingError
 from instapipe.networks.blocks import set_recompute
 from instapipe.training import checkpoint
 from instapipe.training.compiling import compile_parts
 from instapipe.training.config import DataSettings, TrainConfig
+from instapipe.training.memory import parse_memory, plan
 from instapipe.training.step import Metrics
 from instapipe.training.validation import kernel_distance
 from instapipe.training.watch import PATIENCE, Watch
@@ -243,6 +246,65 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch)
     after = networks.source_to_target(image, masks, batch.valid)
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
     assert all(parameter.grad is None for parameter in networks.parameters())
+
+
+def affine(config: TrainConfig) -> int | None:
+    """A made-up cost: 1 GB, and 0.5 GB a sample of 96 px, a quarter of it with checkpointing; 8 GB are all there is."""
+    each = 0.5e9 * (config.data.size / 96) ** 2 * (0.25 if config.checkpointing else 1)
+    cost = round(1e9 + each * config.batch_size)
+    return cost if cost < 8e9 else None
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("12GB", (12, 1, False, 96)),  # what was asked for
+        ("5.5GB", (6, 2, False, 96)),
+        ("2GB", (1, 12, False, 96)),
+        ("1.5GB", (3, 4, True, 96)),
+        ("1.14GB", (1, 12, True, 72)),
+    ],
+)
+def test_memory_plans_keep_the_samples_of_a_step(limit: str, expected: tuple[int, int, bool, int]) -> None:
+    """In this order: smaller parts, checkpointing, smaller windows."""
+    config = TrainConfig(batch_size=12, data=DataSettings(size=96, load_size=112))
+    asked: list[TrainConfig] = []
+
+    def predict(candidate: TrainConfig) -> int | None:
+        asked.append(candidate)
+        return min(7 * 10**9, affine(candidate) or 0)
+
+    found = plan(config, parse_memory(limit), predict)
+    assert found.config.batch_size * found.config.accumulate == 12
+    chosen = found.config
+    assert (chosen.batch_size, chosen.accumulate, chosen.checkpointing, chosen.data.size) == expected
+    assert found.predicted == affine(chosen) <= 0.95 * parse_memory(limit)
+    assert len(set(asked)) == len(asked) <= 9
+    with pytest.raises(TrainingError, match=r"1\.00 GB of memory is too little .*48 px.*at least 1\.0[0-9] GB"):
+        plan(config, parse_memory("1GB"), affine)
+    for bad in ("6", "GB", "0GB", "-1GB", "6 apples"):
+        with pytest.raises(ConfigError, match="like 6GB"):
+            parse_memory(bad)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_memory_is_measured_before_the_first_step(world: Path, tmp_path: Path) -> None:
+    """A real trial: with plenty the run stays as it is, and takes what was predicted; a resumed run keeps the plan."""
+    call = arguments(world, tmp_path / "run", "--device", "cpu", "--set", "batch_size=4", "--steps")
+    said = launch(1, (*call, 1, "--memory", "4GB"))
+    found = re.search(r"memory: fits as it is in 4.00 GB; 4 samples a step, 32 px, predicted to take (\S+) GB", said)
+    assert found is not None, said
+    held = re.search(r"at most (\S+) GB of memory", said)
+    assert held is not None
+    assert float(held[1]) == pytest.approx(float(found[1]), rel=0.15)
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    assert content["plan"]["batch_size"] == 4
+    content["plan"] |= {"batch_size": 2, "accumulate": 2, "checkpointing": True}
+    path.write_text(json.dumps(content))
+    launch(1, (*call, 2, "--resume"))
+    config = json.loads(path.read_text())["config"]
+    assert (config["batch_size"], config["accumulate"], config["checkpointing"]) == (2, 2, True)
 
 
 def launch(processes: int, command: tuple[object, ...]) -> str:

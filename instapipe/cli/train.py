@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from instapipe.cli.sides import Segmenting, read_side, write_refused
+from instapipe.cli.sides import Segmenting, Side, read_side, write_refused
 from instapipe.config import read_yaml
 from instapipe.errors import ConfigError
 from instapipe.resources import configs_root
 
 if TYPE_CHECKING:
+    from instapipe.data.domains import Domain
     from instapipe.data.photos import AnnotatedPhoto
+    from instapipe.training.config import TrainConfig
     from instapipe.training.loop import Progress
+    from instapipe.training.memory import Plan
     from instapipe.training.run import Run
 
 HINT = "a discriminator can count instead of looking at shapes; try --set data.balance=match, or data.max_instances=1"
@@ -50,6 +53,13 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")] = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Fit into so much (of each process): measured before the first step. On a GPU: all that it has.",
+            metavar="6GB",
+        ),
+    ] = None,
     source_masks: Annotated[
         Path | None, typer.Option(help="Masks of the source photos, if not beside them.", metavar="PATH")
     ] = None,
@@ -64,10 +74,13 @@ def command(
     from rich.console import Console
 
     from instapipe.data.counts import NOTABLE, separation
-    from instapipe.data.domains import cut_domain, match_counts
+    from instapipe.data.domains import match_counts
     from instapipe.networks.devices import resolve_device
     from instapipe.training.config import TrainConfig
     from instapipe.training.initial import Initial
+    from instapipe.training.memory import own_limit, parse_memory, predictor
+    from instapipe.training.memory import plan as plan_memory
+    from instapipe.training.record import as_planned
     from instapipe.training.run import hardware, start
     from instapipe.training.team import join
 
@@ -77,6 +90,9 @@ def command(
     if from_ is not None:
         initial = Initial.find(from_)
         initial.fits(settings)
+    limit = None if memory is None else parse_memory(memory)
+    if resume:
+        settings = as_planned(output, settings)
     team = join(torch.device(resolve_device(device)))
     console = Console(quiet=not team.leads)
     how = Segmenting(segmenter, cache, str(team.device))
@@ -86,16 +102,7 @@ def command(
             read_side(target_data, target, target_masks, settings.data.gate, how, console),
         )
     with console.status("cutting samples"):
-        first, second = (
-            cut_domain(
-                without(side.photos, settings.data.exclude),
-                side.label,
-                settings.data,
-                held_out=settings.held_out,
-                seed=settings.seed,
-            )
-            for side in sides
-        )
+        first, second = (cut_side(side, settings) for side in sides)
     for domain in (first, second):
         dropped = ", ".join(f"{count} {reason}" for reason, count in domain.dropped.items())
         console.print(
@@ -109,9 +116,21 @@ def command(
             + ("instances are pasted in (data.balance: match)" if settings.data.balance == "match" else HINT),
             soft_wrap=True,
         )
+    plan = None
+    if limit is None and not resume:
+        limit = own_limit(team.device)
+    if limit is not None:
+        with console.status("measuring memory"):
+            plan = team.told(plan_memory(settings, limit, predictor(team.device, limit)) if team.leads else None)
+        assert plan is not None
+        console.print(describe_plan(plan), soft_wrap=True)
+        if plan.config.data != settings.data:
+            first, second = (cut_side(side, plan.config) for side in sides)
+        settings = plan.config
     if settings.data.balance == "match":
         first, second = match_counts(first, second)
-    run = start(settings, first, second, output, initial=initial, team=team, resume=resume)
+    kept = plan.record() if plan else None
+    run = start(settings, first, second, output, initial=initial, team=team, resume=resume, plan=kept)
     refused = write_refused(run.folder, sides) if team.leads else None
     if refused is not None:
         console.print(f"what was not good enough to learn from: {refused}", soft_wrap=True)
@@ -132,6 +151,7 @@ def show(run: Run, console: Any) -> None:
     from rich.progress import Progress as Bar
 
     from instapipe.training import loop
+    from instapipe.training.memory import peak
     from instapipe.training.record import effective_batch
 
     columns = (
@@ -155,7 +175,9 @@ def show(run: Run, console: Any) -> None:
             if run.team.any(interruption.wanted):
                 console.print(f"interrupted at step {run.step}; saved: {loop.save(run)}; go on with --resume")
                 raise typer.Exit(130)
-    console.print(f"done: {run.step} steps in {run.seconds / 60:.1f} min")
+    most = peak(run.device)
+    held = f"; at most {most / 1e9:.2f} GB of memory" if most is not None else ""
+    console.print(f"done: {run.step} steps in {run.seconds / 60:.1f} min{held}")
     console.print(f"next: instapipe weights export {run.folder} --output DIR")
 
 
@@ -184,6 +206,24 @@ class Interruption:
 
     def __exit__(self, *_: object) -> None:
         self._restore()
+
+
+def describe_plan(plan: Plan) -> str:
+    """What was chosen for the memory there is, and why."""
+    config = plan.config
+    parts = f"{config.accumulate} x {config.batch_size}" if config.accumulate > 1 else str(config.batch_size)
+    return (
+        f"memory: {plan.reason}; {parts} samples a step{', checkpointing' if config.checkpointing else ''}, "
+        f"{config.data.size} px, predicted to take {plan.predicted / 1e9:.2f} GB"
+    )
+
+
+def cut_side(side: Side, settings: TrainConfig) -> Domain:
+    """The samples of one side."""
+    from instapipe.data.domains import cut_domain
+
+    photos = without(side.photos, settings.data.exclude)
+    return cut_domain(photos, side.label, settings.data, held_out=settings.held_out, seed=settings.seed)
 
 
 def describe(progress: Progress) -> str:

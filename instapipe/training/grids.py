@@ -24,9 +24,28 @@ _COLOURS = np.array(
 
 @torch.no_grad()
 def grid(
-    there: SetGenerator, back: SetGenerator, batch: Batch, compositing: CompositingConfig, *, per_step: int
+    there: SetGenerator,
+    back: SetGenerator,
+    batch: Batch,
+    compositing: CompositingConfig,
+    *,
+    per_step: int,
+    at_once: int,
 ) -> Pixels:
-    """The whole sequential translation of each sample, (rows of) the columns of :data:`COLUMNS`, uint8 RGB."""
+    """The whole sequential translation of each sample, (rows of) the columns of :data:`COLUMNS`, uint8 RGB.
+
+    at_once: how many samples go through the networks together.
+    """
+    rows = []
+    for first in range(0, len(batch.image), at_once):
+        part = batch.part(slice(first, first + at_once))
+        rows += _rows(there, back, part, compositing, per_step)
+    return np.concatenate([_header(batch.image.shape[3]), *rows])
+
+
+def _rows(
+    there: SetGenerator, back: SetGenerator, batch: Batch, compositing: CompositingConfig, per_step: int
+) -> list[Pixels]:
     image, returned, raw, first_back = batch.image, [], batch.image, batch.image
     for index, chosen in enumerate(instance_steps(batch.masks.shape[1], per_step)):
         masks, valid = batch.masks[:, chosen.start : chosen.stop], batch.valid[:, chosen.start : chosen.stop]
@@ -43,8 +62,7 @@ def grid(
         _pixels(raw),
         _pixels(first_back),
     ]
-    rows = [np.concatenate(list(row), axis=1) for row in zip(*columns, strict=True)]
-    return np.concatenate([_header(columns[0].shape[2]), *rows])
+    return [np.concatenate(list(row), axis=1) for row in zip(*columns, strict=True)]
 
 
 def _pixels(image: Tensor) -> Pixels:

@@ -124,7 +124,8 @@ def write_grids(run: Run) -> Path:
         there = shown_generator(run, direction)
         back = shown_generator(run, "target_to_source" if direction == "source_to_target" else "source_to_target")
         batch = domain.held_out_batch(10).to(run.device)
-        picture = grid(there, back, batch, run.config.compositing, per_step=run.config.data.instances_per_step)
+        how = {"per_step": run.config.data.instances_per_step, "at_once": run.config.batch_size}
+        picture = grid(there, back, batch, run.config.compositing, **how)
         encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
         write_atomically(folder / f"{run.step:08d}-{direction}.png", encoded.tobytes())
     return folder

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from instapipe.config import build
+from instapipe.config import build, put
 from instapipe.data.domains import Domain
 from instapipe.data.samples import Sample
 from instapipe.errors import TrainingError
@@ -49,6 +49,7 @@ def write_settings(
     machine: str,
     processes: int,
     initial: Initial | None,
+    plan: dict[str, Any] | None,
 ) -> None:
     """Keep the resolved settings and digests of the data beside the run.
 
@@ -62,16 +63,29 @@ def write_settings(
         "hardware": machine,
         "processes": processes,
         "initial": initial.record() if initial is not None else None,
+        "plan": plan,
         "data": digests,
         "config": config.model_dump(mode="json"),
     }
     before = read_settings(folder) if resume else None
     if before is not None:
         content["initial"] = before.get("initial")
+        content["plan"] = plan or before.get("plan")
         _same_settings(folder, config, processes, before, (source.label, target.label))
         _same_data(folder, before.get("data"), digests, listing)
     write_atomically(folder / DATA, (json.dumps(listing, indent=1) + "\n").encode())
     write_atomically(folder / RESOLVED, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def as_planned(folder: Path, config: TrainConfig) -> TrainConfig:
+    """The settings as they were chosen for the memory that the run in `folder` was given; the same where none was."""
+    before = read_settings(folder)
+    if before is None or not before.get("plan"):
+        return config
+    content = config.model_dump(mode="json")
+    for name, value in before["plan"].items():
+        put(content, name, value)
+    return build(TrainConfig, content, str(folder / RESOLVED))
 
 
 def effective_batch(config: TrainConfig, processes: int) -> int:

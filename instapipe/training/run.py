@@ -81,11 +81,13 @@ def start(
     initial: Initial | None = None,
     team: Team | None = None,
     resume: bool = False,
+    plan: dict[str, Any] | None = None,
 ) -> Run:
     """Build the networks, or restore them from the newest checkpoint in `folder`.
 
     initial: weights that the generators start from instead of random ones; a resumed run needs them no more.
     team: the processes that train together (one on the CPU without); only the first writes into `folder`.
+    plan: the settings that were chosen for the memory there is; kept in the folder.
     resume: a run that was killed before its first checkpoint starts anew.
     Raises TrainingError where `folder` holds a run and `resume` is False, or where the settings differ from the run's.
     """
@@ -108,6 +110,7 @@ def start(
             machine=hardware(place),
             processes=team.size,
             initial=initial,
+            plan=plan,
         )
         sweep(folder)
         checkpoint.sweep(folder / "checkpoints")
