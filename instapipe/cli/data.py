@@ -13,6 +13,7 @@ from instapipe.imaging import encode_image, write_atomically
 
 if TYPE_CHECKING:
     from instapipe.data.check import Report
+    from instapipe.structures import Instances
 
 FORMS = {"coco": "COCO JSON", "masks": "photos with masks", "photos": "photos without masks"}
 EXAMPLES = 3
@@ -109,6 +110,51 @@ def check_command(
         )
     if not all(report.clean for report in reports):
         raise typer.Exit(1)
+
+
+@command.command("noise")
+def noise_command(
+    data: Annotated[Path, typer.Option(help="COCO JSON, or a folder of photos with masks.", metavar="PATH")],
+    labels: Annotated[
+        list[str], typer.Option("--class", help="A class whose instances are compared (repeatable).", metavar="C")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSON to write.", metavar="FILE")],
+    masks: Annotated[Path | None, typer.Option(help="Masks, if not beside the photos.", metavar="PATH")] = None,
+    segmenter: Annotated[str | None, typer.Option(help="Who is measured.", metavar="NAME")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Only the first so many photos a class.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where its masks are kept.", metavar="DIR")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+) -> None:
+    """Measure a segmenter's errors against masks that are right: how often it misses or merges instances, how far its
+    outlines lie off, what it leaves out. `instapipe train --set data.mask_noise=FILE` makes the same errors.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from instapipe.cli.requests import open_store
+    from instapipe.data.photos import read_photos
+    from instapipe.evaluation.mask_errors import mask_errors
+    from instapipe.evaluation.measured import predictions
+    from instapipe.networks.devices import resolve_device
+    from instapipe.pipeline.resolve import find_segmenter
+
+    console = Console()
+    store = open_store(cache)
+    pairs: list[tuple[Instances, Instances]] = []
+    for label in labels:
+        photos = read_photos(data, label, masks=masks)[:most]
+        found = find_segmenter(segmenter, label, store)
+        each = predictions(photos, label, found, store, resolve_device(device))
+        pairs += track(each, f"segmenting {label}", total=len(photos), console=console, transient=True)
+    noise = mask_errors(pairs, found.name)
+    write_atomically(output, (noise.model_dump_json(indent=1) + "\n").encode())
+    middle = len(noise.offset) // 2
+    console.print(
+        f"{found.name} on {noise.instances} {', '.join(labels)}: {noise.drop:.1%} not found, {noise.merge:.1%} merged; "
+        f"outlines off by {noise.offset[middle]:+.2%} of the square root of the area (median), "
+        f"{noise.holes[middle]:.1%} missing in pieces; written: {output}",
+        soft_wrap=True,
+    )
 
 
 def _sides(paths: list[Path], labels: list[str], masks: list[Path]) -> list[tuple[Path, str | None, Path | None]]:

@@ -38,7 +38,7 @@ class MaskNoise(Strict):
 
     format: Literal[1] = 1
     segmenter: str
-    label: str
+    labels: tuple[str, ...]
     instances: int = Field(ge=1)
     drop: float = Field(ge=0, le=1)
     merge: float = Field(ge=0, le=1)
@@ -71,7 +71,7 @@ class MaskNoise(Strict):
     def _reshaped(self, mask: BoolMask, rng: np.random.Generator) -> BoolMask:
         extent = math.sqrt(mask.sum())
         # The radius is rounded up or down at random: small masks have errors of less than a pixel on average.
-        offset = int(math.floor(_draw(self.offset, rng) * extent + rng.random()))
+        offset = math.floor(_draw(self.offset, rng) * extent + rng.random())
         share = _draw(self.holes, rng)
         out = moved_outline(mask, offset)
         if share > math.pi * HOLE**2 / 2:  # less than half a disc is nearer to none

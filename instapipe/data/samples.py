@@ -112,7 +112,7 @@ def sample_batch(
     for sample in samples:
         image, inside = crops(sample, rng)(sample.image, sample.masks, size)
         if shown == "union":
-            inside = inside.any(axis=0, keepdims=True)
+            inside = np.asarray(inside.any(axis=0, keepdims=True))
         elif shown == "none":
             inside = np.ones((1, size, size), dtype=np.bool_)
         areas = inside.sum(axis=(1, 2))

@@ -19,19 +19,17 @@ _PIECE = 0.06
 the outline's offset."""
 
 
-def mask_errors(pairs: Sequence[tuple[Instances, Instances]], label: str, segmenter: str) -> MaskNoise:
-    """Measure (listed, predicted) instances of class `label`, over photos.
+def mask_errors(pairs: Sequence[tuple[Instances, Instances]], segmenter: str) -> MaskNoise:
+    """Measure (listed, predicted) instances, each pair of one photo and one class.
 
     Raises DataError where none of them was found: there is nothing to measure.
     """
     total = dropped = merged = 0
+    labels = dict.fromkeys(label for listed, _ in pairs for label in listed.labels)
     offsets: list[float] = []
     holes: list[float] = []
     for listed, predicted in pairs:
-        right, made = (
-            each.select(i for i, mask in enumerate(each.masks) if each.labels[i] == label and mask.area)
-            for each in (listed, predicted)
-        )
+        right, made = (each.select(i for i, m in enumerate(each.masks) if m.area) for each in (listed, predicted))
         matches = pair(right, made)
         total += len(right)
         for mask, match in zip(right.masks, matches, strict=True):
@@ -44,11 +42,11 @@ def mask_errors(pairs: Sequence[tuple[Instances, Instances]], label: str, segmen
             else:
                 dropped += 1
     if not offsets:
-        raise DataError(f"{segmenter} found none of {total} instances of {label!r}: no errors to measure")
+        raise DataError(f"{segmenter} found none of {total} instances of {', '.join(labels)}: no errors to measure")
     steps = np.linspace(0, 1, QUANTILES)
     return MaskNoise(
         segmenter=segmenter,
-        label=label,
+        labels=tuple(labels),
         instances=total,
         drop=round(dropped / total, 4),
         merge=round(merged / total, 4),

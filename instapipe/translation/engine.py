@@ -58,7 +58,7 @@ class Translator:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         shown = masks
         if self._shown == "union":
-            shown = masks.any(axis=0, keepdims=True)
+            shown = np.asarray(masks.any(axis=0, keepdims=True))
         elif self._shown == "none":
             shown = np.ones((1, *masks.shape[1:]), dtype=np.bool_)
         image = pixels.transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
