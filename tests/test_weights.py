@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import json
 import pickle
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import worlds
-from conftest import Cli
+from conftest import REPOSITORY, Cli
 
 from instapipe.errors import WeightsError
 from instapipe.networks.cards import bundled, digest, find_translator
@@ -47,6 +48,17 @@ def judges() -> int:
 
 def test_all_weights_together_stay_small() -> None:
     assert sum(path.stat().st_size for path in weights_root().rglob("*.safetensors")) < 70e6
+
+
+def test_the_readme_is_made_from_the_cards() -> None:
+    """After a change: `python benchmarks/cards.py`."""
+    script = REPOSITORY / "benchmarks" / "cards.py"
+    spec = importlib.util.spec_from_file_location("cards", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (weights_root() / "README.md").read_text(encoding="utf-8") == module.text()
 
 
 def test_a_version_may_be_left_out(cli: Cli) -> None:
