@@ -18,6 +18,7 @@ from instapipe.networks.cards import read_card
 from instapipe.networks.generator import SetGenerator
 from instapipe.translation.engine import Translator, choose
 from instapipe.translation.engines import choice as choices
+from instapipe.translation.engines import tiled
 from instapipe.translation.engines.artefacts import KEPT, Artefacts
 from instapipe.translation.engines.backends import PRECISIONS, why_not
 from instapipe.translation.engines.choice import choose_engine, mask_agreement
@@ -25,6 +26,7 @@ from instapipe.translation.engines.parts import divided
 from instapipe.translation.engines.probes import probe_window
 from instapipe.translation.engines.rewrite import NarrowConv, PhaseConv
 from instapipe.translation.engines.run import build
+from instapipe.translation.engines.tiled import MapNorm, TiledConv, enlarged, plain
 
 FORMS = {
     "paper": GeneratorConfig(form="paper", width=4, encoder_blocks=2),
@@ -33,6 +35,11 @@ FORMS = {
     ),
     "mean": GeneratorConfig(form="resize", width=4, encoder_blocks=1, decoder_blocks=1, aggregation="mean"),
     "attention": GeneratorConfig(form="resize", width=4, encoder_blocks=1, decoder_blocks=1, aggregation="attention"),
+    # Wide enough for tiles.
+    "paper, wide": GeneratorConfig(form="paper", width=8, encoder_blocks=2),
+    "resize, wide": GeneratorConfig(
+        form="resize", width=8, encoder_blocks=1, decoder_blocks=1, image_decoder_width=64, mask_decoder_width=32
+    ),
 }
 SIZE = (36, 48)
 
@@ -83,6 +90,52 @@ def test_phases_are_the_enlargement_with_a_convolution() -> None:
     layer = UpsampleConv(5, 3)
     x = torch.randn(2, 5, 7, 6)
     torch.testing.assert_close(PhaseConv.of_upsample(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "zeros"])
+@pytest.mark.parametrize("size", [(12, 16), (13, 7), (2, 3)])
+def test_tiles_are_the_convolution(padding: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 5, 3, padding=1, padding_mode=padding)
+    tiles = TiledConv(conv.weight, conv.bias, plain(), reflect=padding == "reflect")
+    x = torch.randn(*size, 6)
+    expected = conv(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    torch.testing.assert_close(tiles(x), expected, atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(tiled, "_GROUP", 1)  # row of tiles by row of tiles
+    torch.testing.assert_close(tiles(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(12, 9), (7, 5)])
+def test_tiles_are_the_enlargement_with_a_convolution(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layer = UpsampleConv(5, 3)
+    x = torch.randn(*size, 5)
+    tiles = TiledConv(layer.conv.weight, layer.conv.bias, enlarged(), reflect=False)
+    expected = layer(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    torch.testing.assert_close(tiles(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_tiles_of_a_wide_convolution_lose_little() -> None:
+    """256 channels after a ReLU, as in the paper's generator: a few times the plain convolution's own rounding."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(256, 256, 3, padding=1, padding_mode="reflect")
+    x = torch.randn(24, 24, 256).relu()
+    exact = nn.Conv2d.forward(conv.double(), x.double().permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    got = TiledConv(conv.weight, conv.bias, plain(), reflect=True)(x)
+    assert (got - exact).abs().max() < 1.5e-5 * exact.std()
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_norm_of_maps_is_the_instance_norm(affine: bool) -> None:
+    torch.manual_seed(0)
+    norm = nn.InstanceNorm2d(4, affine=affine)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    x = 3 + torch.randn(6, 5, 4)
+    expected = norm(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    with torch.inference_mode():
+        torch.testing.assert_close(MapNorm(norm)(x.clone()), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["plain", "transposed"])

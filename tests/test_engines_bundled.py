@@ -21,7 +21,7 @@ from instapipe.translation.resampling import shrink
 
 REAL_PHOTO = Path(__file__).resolve().parent / "data" / "demo" / "sheep.jpg"
 TRANSLATORS = [(card, folder) for card, folder in bundled() if isinstance(card, TranslatorCard)]
-FAST = [(e, p) for e in ("torch", "openvino", "onnx") for p in PRECISIONS[e] if p != "int8" and why_not(e, p) is None]
+FAST = [(e, p) for e in ("torch", "openvino", "onnx") for p in PRECISIONS[e] if why_not(e, p) is None]
 
 
 @pytest.mark.parametrize(("engine", "precision"), FAST)

@@ -29,6 +29,7 @@ PRECISIONS: Mapping[str, tuple[str, ...]] = {
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}
 """Packages of an engine; `int8` needs nncf besides."""
+_NOT_QUANTIZED = ("Add", "Concat", "Interpolate", "Multiply", "MVN", "Pad")
 _CALIBRATION = 12
 """Windows that int8's ranges are taken from."""
 
@@ -73,8 +74,7 @@ def why_not(engine: str, precision: str) -> str | None:
 
 
 def _torch(parts: Parts, precision: str, *, compiled: bool) -> dict[str, Part]:
-    """torch itself. bfloat16 is fast in channels-last only; for float32 that depends on the CPU, and the default is
-    never far off."""
+    """torch itself. bfloat16 is fast in channels-last only; the parts in float32 work like that inside."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     out = {}
     for name, module in parts.modules.items():
@@ -85,14 +85,12 @@ def _torch(parts: Parts, precision: str, *, compiled: bool) -> dict[str, Part]:
 
 
 def _torch_part(module: Any, dtype: torch.dtype) -> Part:
-    layout = torch.channels_last if dtype is torch.bfloat16 else torch.contiguous_format
-
     def part(*arrays: Array) -> tuple[Array, ...]:
         with torch.inference_mode():
-            given = [torch.from_numpy(array).to(dtype).contiguous(memory_format=layout) for array in arrays]
+            given = [torch.from_numpy(a).to(dtype).contiguous(memory_format=torch.channels_last) for a in arrays]
             result = module(*given)
             results: tuple[Tensor, ...] = result if isinstance(result, tuple) else (result,)
-            return tuple(value.float().contiguous().numpy() for value in results)
+            return tuple(value.float().numpy() for value in results)
 
     return part
 
@@ -110,7 +108,7 @@ def _openvino(
     core = _openvino_core()
     inputs = {
         **_inputs("openvino", size, weights),
-        "shared": parts.shared,
+        "shared": parts.context is not None,
         "quantized": metadata.version("nncf") if precision == "int8" else None,
     }
     # The plugin would pick bfloat16 by itself where the CPU lists it, also where that is slower.
@@ -162,8 +160,12 @@ def _converted(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:
 
 
 def _quantized(models: dict[str, Any], parts: Parts, size: tuple[int, int]) -> dict[str, Any]:
-    """int8 (per-channel weights, ranges from what the parts see on windows like photos); the last convolutions, whose
-    output is what people see, stay as they are."""
+    """Convolutions in int8: weights per channel, ranges from what the parts see on windows like photos.
+
+    Everything else stays as it is. Norms and the sums of the residual blocks would otherwise be rounded as well: that
+    was most of the error, and bought nothing. So do the encoders' first convolutions and the decoders' last, which see
+    and make the pixels.
+    """
     import logging
 
     import nncf
@@ -184,16 +186,21 @@ def _quantized(models: dict[str, Any], parts: Parts, size: tuple[int, int]) -> d
         run_step(spies, parts.aggregate, *probe_window(size, 1 + seed % 2, seed))
     out = {}
     for name, model in models.items():
-        last = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+        kept = [node.get_friendly_name() for node in model.get_ordered_ops() if _sees_pixels(node)]
         with contextlib.redirect_stdout(io.StringIO()):  # its progress bars would mix with what we print
             out[name] = nncf.quantize(
                 model,
                 nncf.Dataset(seen[name], lambda arrays: list(arrays)),
                 subset_size=len(seen[name]),
                 preset=nncf.QuantizationPreset.MIXED,
-                ignored_scope=nncf.IgnoredScope(names=last[-2:]) if name.endswith("decoder") else None,
+                ignored_scope=nncf.IgnoredScope(names=kept, types=list(_NOT_QUANTIZED), validate=False),
             )
     return out
+
+
+def _sees_pixels(node: Any) -> bool:
+    """Whether a node of OpenVINO's is one of the 7x7 convolutions, divided or not, at either end of a generator."""
+    return node.get_type_name() == "Convolution" and max(node.input(1).get_partial_shape().to_shape()[2:]) > 3
 
 
 def _onnx(parts: Parts, size: tuple[int, int], artefacts: Artefacts, weights: str) -> dict[str, Part]:

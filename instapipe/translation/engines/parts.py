@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from instapipe.networks.blocks import UpsampleConv
 from instapipe.networks.generator import PaperDecoder, SetGenerator
 from instapipe.translation.engines.rewrite import rewrite
+from instapipe.translation.engines.tiled import OnMaps, for_maps
 
 Array = NDArray[np.float32]
 Part = Callable[..., tuple[Array, ...]]
@@ -33,7 +34,7 @@ Part = Callable[..., tuple[Array, ...]]
 Shape = tuple[int, int, int, int]
 
 NAMES = ("image_encoder", "mask_encoder", "image_decoder", "mask_decoder")
-VERSION = 2
+VERSION = 3
 """Of the parts' form: part of the key of everything that is compiled from them."""
 
 
@@ -44,10 +45,11 @@ class ImageDecoder(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.context = context
+        self.channels = 1
 
     def forward(self, features: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         """Twice (1, C, h, w) -> (1, 3, H, W), context."""
-        both = torch.cat([features, total], dim=1)
+        both = torch.cat([features, total], dim=self.channels)
         return self.decoder(both), self.context(both)
 
 
@@ -81,18 +83,24 @@ class Joined(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """The four parts, in eval mode without gradients, and the aggregation between them. shared: with a context."""
+    """The four parts, in eval mode without gradients, and the aggregation between them.
+
+    context: channels of the mask decoder's context and its side / that of the features; None where there is none.
+    """
 
     modules: Mapping[str, nn.Module]
     aggregate: nn.Module
     features: int
-    shared: bool
+    context: tuple[int, int] | None
 
     def shapes(self, size: tuple[int, int]) -> dict[str, tuple[Shape, ...]]:
         """What each part takes for images of `size` (H, W)."""
         height, width = size
         small: Shape = (1, self.features, height // 4, width // 4)
-        context = (_context_shape(self.modules["image_decoder"], small),) if self.shared else (small, small)
+        context: tuple[Shape, ...] = (small, small)
+        if self.context is not None:
+            channels, larger = self.context
+            context = ((1, channels, larger * small[2], larger * small[3]),)
         return {
             "image_encoder": ((1, 3, height, width),),
             "mask_encoder": ((1, 1, height, width),),
@@ -101,13 +109,14 @@ class Parts:
         }
 
 
-def split(generator: SetGenerator, *, shared: bool = True, keep_transposed: bool = False) -> Parts:
+def split(generator: SetGenerator, *, shared: bool = True, keep_transposed: bool = False, maps: bool = False) -> Parts:
     """The parts of `generator`; its own weights stay as they are.
 
     shared: with a context, and with upsampling in its cheaper form. It saves multiplications and costs transfers:
     worth it in float32, not where multiplications are as cheap as in bfloat16 on OpenVINO. Without, the mask decoder
     takes the features of one mask, of the image and of the set.
     keep_transposed: the last transposed convolutions stay, for which OpenVINO has a good kernel.
+    maps: inside, everything is (H, W, C) and wide convolutions go by tiles (`tiled`): for torch in float32.
     """
     keep: list[nn.Module]
     own = copy.deepcopy(generator).eval().requires_grad_(False)
@@ -125,8 +134,15 @@ def split(generator: SetGenerator, *, shared: bool = True, keep_transposed: bool
         "image_decoder": image_decoder,
         "mask_decoder": mask_decoder,
     }
-    cheaper = {name: rewrite(module, keep).eval().requires_grad_(False) for name, module in modules.items()}
-    return Parts(cheaper, own.aggregate, features, shared)
+    context = _context_of(image_decoder) if isinstance(image_decoder, ImageDecoder) else None
+    if maps:
+        if not isinstance(image_decoder, ImageDecoder):
+            raise ValueError("maps: only with a shared context")
+        image_decoder.channels = 2
+        made: dict[str, nn.Module] = {name: OnMaps(for_maps(module)) for name, module in modules.items()}
+    else:
+        made = {name: rewrite(module, keep) for name, module in modules.items()}
+    return Parts({n: m.eval().requires_grad_(False) for n, m in made.items()}, own.aggregate, features, context)
 
 
 def _with_context(own: SetGenerator, features: int) -> tuple[nn.Module, nn.Module]:
@@ -176,11 +192,8 @@ def run_step(parts: Mapping[str, Part], aggregate: nn.Module, image: Array, mask
     return painted[0], np.concatenate(mattes)[:, 0]
 
 
-def _context_shape(decoder: nn.Module, small: Shape) -> Shape:
-    """Of the context that `decoder` (an ImageDecoder) makes, without computing it."""
-    context = decoder.get_submodule("context")
-    if isinstance(context, nn.Conv2d):
-        return (1, context.out_channels, small[2], small[3])
-    phase = context.get_submodule("phases.0")
-    assert isinstance(phase, nn.Conv2d)
-    return (1, phase.out_channels, 2 * small[2], 2 * small[3])
+def _context_of(decoder: ImageDecoder) -> tuple[int, int]:
+    """Channels of the context that `decoder` makes, and how much larger than the features it is."""
+    conv = decoder.context
+    assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return conv.out_channels, 2 if isinstance(conv, nn.ConvTranspose2d) else 1

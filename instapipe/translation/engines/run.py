@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from instapipe.errors import EngineError
@@ -47,7 +48,12 @@ class PartsEngine:
     ) -> None:
         self._compile = backend(engine, precision, artefacts, weights)
         on_openvino = engine == "openvino"
-        self._parts = split(generator, shared=not on_openvino or precision == "float32", keep_transposed=on_openvino)
+        self._parts = split(
+            generator,
+            shared=not on_openvino or precision != "bfloat16",
+            keep_transposed=on_openvino,
+            maps=(engine, precision) == ("torch", "float32"),
+        )
         self._compiled: dict[tuple[int, int], dict[str, Part]] = {}
 
     def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
@@ -61,7 +67,8 @@ class PartsEngine:
                 self._compiled.pop(next(iter(self._compiled)))
             compiled = self._compile(self._parts, (height, width))
         self._compiled[height, width] = compiled
-        return run_step(compiled, self._parts.aggregate, image, masks)
+        painted, mattes = run_step(compiled, self._parts.aggregate, image, masks)
+        return np.ascontiguousarray(painted), np.ascontiguousarray(mattes)
 
 
 class WholeEngine:
