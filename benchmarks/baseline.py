@@ -12,9 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from instapipe.networks.generator import SetGenerator
+from instapipe.training.step import InstaGAN
 
 Array = NDArray[np.float32]
 PASSES_AS_TESTED = 4
@@ -56,3 +57,24 @@ def loop(run: Callable[[Array, Array], tuple[Array, Array]], image: Array, masks
         image, some = run(np.ascontiguousarray(image), masks[first : first + per_step])
         mattes.append(some)
     return [image, np.concatenate(mattes)]
+
+
+class OneByOne(nn.Module):
+    """Runs a module on one mask after the other, as the original does."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, masks: Tensor, *_: object) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
+        return torch.cat([self.module(mask[None]) for mask in masks])
+
+
+def as_original(networks: InstaGAN) -> None:
+    """Let generators and set discriminators of a training step take their masks one after the other."""
+    for generator in (networks.source_to_target, networks.target_to_source):
+        generator.encoder_mask = OneByOne(generator.encoder_mask)  # type: ignore[assignment]
+        generator.decoder_mask = OneByOne(generator.decoder_mask)
+    for critic in (networks.critic_source, networks.critic_target):
+        critic.patches.features_mask = OneByOne(critic.patches.features_mask)  # type: ignore[assignment]
