@@ -12,7 +12,7 @@ from torch import Tensor
 
 from instapipe.config import Shown
 from instapipe.data.geometry import resize_image, resize_masks
-from instapipe.structures import BoolMask, Pixels
+from instapipe.structures import BoolMask, Pixels, frame
 
 Order = Literal["largest", "smallest", "random"]
 
@@ -106,7 +106,7 @@ def sample_batch(
 ) -> Batch:
     """Crop and stack `samples`: masks sorted by `order` after the crop, capped at `max_instances`, padded.
 
-    shown: where not `instances`, every sample has one mask, `union` of all its instances or one that covers everything.
+    shown: where not `instances`, every sample has one mask, `union` of all its instances or a frame.
     """
     images, masks, valid = [], [], []
     for sample in samples:
@@ -114,7 +114,7 @@ def sample_batch(
         if shown == "union":
             inside = np.asarray(inside.any(axis=0, keepdims=True))
         elif shown == "none":
-            inside = np.ones((1, size, size), dtype=np.bool_)
+            inside = frame((size, size))[None]
         areas = inside.sum(axis=(1, 2))
         if order == "random":
             indices = torch.randperm(len(areas), generator=rng).numpy()

@@ -23,6 +23,7 @@ from instapipe.training.config import TrainConfig
 from instapipe.training.critics import Candidate, Critic
 from instapipe.training.pool import FakePool
 from instapipe.training.recomposite import recomposite
+from instapipe.training.rollout import Part, Rollout, Side
 from instapipe.training.team import Team
 from instapipe.translation.step import StepResult, instance_steps, translate_step
 
@@ -39,46 +40,6 @@ class InstaGAN(nn.Module):
         self.target_to_source = SetGenerator(config.generator)
         self.critic_target = Critic(config, channels, rng)
         self.critic_source = Critic(config, channels, rng)
-
-
-@dataclass(slots=True, eq=False)
-class Side:
-    """One direction of the cycle while a batch is rolled out.
-
-    batch: the samples this side starts from.  image: what the next step starts from.
-    masks, valid: translated so far, (B, n, H, W) and (B, n).
-    """
-
-    name: str
-    forward: SetGenerator
-    backward: SetGenerator
-    critic: Critic
-    batch: Batch
-    image: Tensor
-    masks: Tensor
-    valid: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """As much of the batch as goes through the networks at once. where: its place in the whole batch."""
-
-    where: slice
-    sides: tuple[Side, Side]
-    reals: dict[str, Candidate]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rollout:
-    """A batch while its instances are translated one step after the other.
-
-    parts: those of this process.  valid: (B, N) that the generators are given of each whole batch, by domain: every
-    process knows when a side has run out, and how many masks its critic sees.
-    """
-
-    parts: list[Part]
-    valid: dict[str, Tensor]
-    size: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,7 +241,9 @@ class TrainingStep:
         config, weights = self.config, self.config.losses
         with self._autocast():
             there = translate_step(side.forward, side.image, masks, valid, config.compositing)
-            back = translate_step(side.backward, there.image, there.masks, valid, config.compositing)
+            # Without masks, the frame that stands for them goes both ways as it is.
+            returned = masks if config.data.masks == "none" else there.masks
+            back = translate_step(side.backward, there.image, returned, valid, config.compositing)
             so_far = self._judged(torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1))
             fake = Candidate(there.image, *so_far, active, most)
             weight = config.projected.weight if config.projected else 0.0

@@ -43,7 +43,10 @@ class Team:
         """Everyone's parts (B, ...), of one shape, as one (size x B, ...), in the order of the whole batch."""
         if self._fabric is None:
             return part
-        return cast(Tensor, self._fabric.all_gather(part)).flatten(0, 1)
+        # Fabric's own way is deprecated in torch, and says so in every run.
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Each gradient becomes its mean over the processes; one that has none adds zero; where nobody has, none stays.
