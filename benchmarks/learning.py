@@ -29,7 +29,8 @@ BASE = "sequential"
 ALL_AT_ONCE = {"data__instances_per_step": 5, "steps": 160}
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
-    "predicted masks": {"predicted": True},
+    "predicted masks": {"predicted": 300},
+    "worse predicted masks": {"predicted": 160},
     "one step": ALL_AT_ONCE,
     "mean": {"generator__aggregation": "mean"},
     "attention": {"generator__aggregation": "attention"},
@@ -85,7 +86,7 @@ def run(variant: str, seed: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     changes = dict(VARIANTS[variant])
-    predicted = changes.pop("predicted", False)
+    predicted = changes.pop("predicted", 0)  # steps that the segmenter learns for
     config = learning.settings(seed=seed, **changes)
     begun, wall = time.process_time(), time.monotonic()
     segments = None
@@ -93,7 +94,7 @@ def run(variant: str, seed: int) -> dict[str, Any]:
     if predicted:
         from bar_segmenter import cross_fitted, quality
 
-        segments = cross_fitted(seed)
+        segments = cross_fitted(seed, predicted)
         facts = {"segmenter": quality(segments[0], learning.unseen(seed))}
     with tempfile.TemporaryDirectory() as folder:
         generator = learning.learn(config, learning.domains(config, seed, segments), Path(folder))

@@ -16,7 +16,7 @@ from instapipe.errors import ConfigError
 Direction = Literal["source_to_target", "target_to_source"]
 Shown = Literal["instances", "union", "none"]
 """What networks are shown of a photo's masks: each (InstaGAN), all in one (CycleGAN with segmentation), or nothing
-(CycleGAN: one mask that covers everything stands where a mask must be)."""
+(CycleGAN: a frame, the same for every photo, stands where a mask must be)."""
 Facing = Literal["any", "right"]
 """How the animals of the training windows look: as photographed, or mirrored so that all look right."""
 M = TypeVar("M", bound=BaseModel)

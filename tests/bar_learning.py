@@ -16,7 +16,7 @@ from instapipe.config import build, put
 from instapipe.data.domains import Domain, derive
 from instapipe.data.samples import Sample
 from instapipe.networks.generator import SetGenerator
-from instapipe.structures import Instances, Mask
+from instapipe.structures import Instances, Mask, frame
 from instapipe.training import loop
 from instapipe.training.config import TrainConfig
 from instapipe.training.run import shown_generator, start
@@ -138,7 +138,7 @@ def translated(
         image = torch.from_numpy(photo.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
         given = shown if data.masks == "instances" else shown.any(axis=0, keepdims=True)
         if data.masks == "none":
-            given = np.ones_like(given)
+            given = frame((world.SIDE, world.SIDE))[None]
         returned = []
         for chosen in instance_steps(len(given), data.instances_per_step):
             part = torch.from_numpy(given[chosen.start : chosen.stop]).float()[None] * 2 - 1

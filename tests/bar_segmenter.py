@@ -18,18 +18,18 @@ from bar_learning import LEARNT, scene_seed
 from numpy.typing import NDArray
 from torch import nn
 
-STEPS, BATCH, WIDTH = 160, 16, 16
+STEPS, BATCH, WIDTH = 300, 16, 16
 LEAST_VOTES, LEAST_SIZE = 4.0, 12
 REACH = 4.0
 """Pixels from where it points to a centre that a pixel still belongs to."""
 
 
-def cross_fitted(seed: int) -> tuple[Callable[..., world.Masks], Callable[..., world.Masks]]:
+def cross_fitted(seed: int, steps: int = STEPS) -> tuple[Callable[..., world.Masks], Callable[..., world.Masks]]:
     """Two segmenters, of the even and of the odd photos of both domains of `bar_learning.domains(seed=seed)`."""
-    return fit(seed, 0), fit(seed, 1)
+    return fit(seed, 0, steps), fit(seed, 1, steps)
 
 
-def fit(seed: int, fold: int) -> Callable[[NDArray[np.uint8]], world.Masks]:
+def fit(seed: int, fold: int, steps: int = STEPS) -> Callable[[NDArray[np.uint8]], world.Masks]:
     """Learn from the photos whose number is `fold` modulo 2."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2 * seed + fold)
@@ -41,9 +41,9 @@ def fit(seed: int, fold: int) -> Callable[[NDArray[np.uint8]], world.Masks]:
         )  # fmt: skip
         examples = [_example(seed, side, n) for side in (0, 1) for n in range(fold, LEARNT, 2)]
         optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-        for step in range(STEPS):
+        for step in range(steps):
             for group in optimiser.param_groups:
-                group["lr"] = 3e-3 * (1 - step / STEPS)
+                group["lr"] = 3e-3 * (1 - step / steps)
             chosen = torch.randint(len(examples), (BATCH,)).tolist()
             photo, shown, centre = (torch.stack([examples[i][part] for i in chosen]) for part in range(3))
             out = net(photo)

@@ -68,7 +68,9 @@ def _outline(right: Mask, made: Mask) -> tuple[float, float]:
     truth, guess = right.dense(), made.dense()
     radius = max(1, round(_PIECE * extent))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    missing = cv2.morphologyEx((truth & ~guess).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    missing = truth & ~guess
+    opened = cv2.morphologyEx(missing.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    missing &= cv2.dilate(opened, kernel) > 0  # with the corners that the disc does not reach
     whole = guess | missing  # pieces are told apart from the outline
     edge = _edge(whole)
     if not edge.any():

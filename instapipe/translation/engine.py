@@ -11,6 +11,7 @@ from instapipe.config import Direction, TranslatorCard
 from instapipe.imaging.facing import faces_left
 from instapipe.networks.devices import resolve_device
 from instapipe.networks.weights import load_generator
+from instapipe.structures import frame
 from instapipe.translation.engines.artefacts import Artefacts
 from instapipe.translation.engines.choice import Choice, choose_engine
 from instapipe.translation.engines.run import Engine, build
@@ -60,7 +61,7 @@ class Translator:
         if self._shown == "union":
             shown = np.asarray(masks.any(axis=0, keepdims=True))
         elif self._shown == "none":
-            shown = np.ones((1, *masks.shape[1:]), dtype=np.bool_)
+            shown = frame((masks.shape[1], masks.shape[2]))[None]
         image = pixels.transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
         raw, mattes = self._engine.run(np.ascontiguousarray(image), shown.astype(np.float32) * 2 - 1)
         painted = (raw.transpose(1, 2, 0) + 1) * np.float32(127.5)
