@@ -41,6 +41,11 @@ ORIGINAL = {  # our names <- the original's, where A is the source
 }
 
 
+CLOSE = (1e-5, 3e-4, 5e-3, 1e-2)
+"""Of the losses, optimiser step by optimiser step: another processor rounds otherwise, and each step makes more of it
+(seen on two kinds: 3e-7, 7e-5, 2e-3, 3e-3)."""
+
+
 def recording(name: str) -> Path:
     for root in (HERE, SHARED):
         if (root / name).is_dir():
@@ -128,9 +133,10 @@ def test_training_step(name: str) -> None:
     step = training_step(config, networks, expected)
     history = [losses for call in range(expected["steps"]) for losses in step(source, target, call, torch.Generator())]
     assert len(history) == len(expected["losses_in_order"])
-    for ours, theirs in zip(history, expected["losses_in_order"], strict=True):
+    for number, (ours, theirs) in enumerate(zip(history, expected["losses_in_order"], strict=True)):
         for key, original in ORIGINAL.items():
-            assert ours.get(key, 0.0) == pytest.approx(theirs[original], rel=1e-3, abs=1e-6), (key, original)
+            closeness = pytest.approx(theirs[original], rel=CLOSE[min(number, len(CLOSE) - 1)], abs=1e-6)
+            assert ours.get(key, 0.0) == closeness, (number, key, original)
     after = {key.replace(".module.", "."): value for key, value in networks.state_dict().items()}
     check_weights(before, after, expected)
 
@@ -228,7 +234,7 @@ def check_weights(before: dict[str, Tensor], after: dict[str, Tensor], expected:
             if change is None or _bias_before_norm(name):
                 continue
             checked += 1
-            assert float(after[name].norm()) == pytest.approx(norm, rel=1e-3), name
+            assert float(after[name].norm()) == pytest.approx(norm, rel=1e-3, abs=1e-5), name
             assert float((after[name] - before[name]).norm()) == pytest.approx(change, rel=2e-2, abs=1e-5), name
     assert checked > 50
 
