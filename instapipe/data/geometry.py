@@ -18,7 +18,11 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def resize_masks(masks: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """bool (N, H, W) -> (N, size[0], size[1]): covered by at least half, so that masks stay masks."""
+    """bool (N, H, W) -> (N, size[0], size[1]): covered by at least half, so that masks stay masks.
+
+    One too thin for that is gone, and is not learnt from. Translation keeps the best covered pixels of such a mask
+    (translation.resampling.shrink_mask): there an instance that was chosen must have its turn.
+    """
     out = np.zeros((len(masks), *size), dtype=np.bool_)
     for index, mask in enumerate(masks):
         smaller = size[0] < mask.shape[0] or size[1] < mask.shape[1]
