@@ -147,6 +147,23 @@ def test_pool_keeps_image_and_masks_together() -> None:
     assert all(torch.equal(a[0], b[0]) for a, b in zip(again.kept, pool.kept, strict=True))
 
 
+def test_pool_keeps_fakes_of_several_sequential_steps() -> None:
+    """Later steps show more masks: padded where they meet; what was not translated now is neither kept nor replaced."""
+    pool, rng = FakePool(2), torch.Generator().manual_seed(0)
+    for count in (1, 3, 2, 3, 1, 2):
+        image, masks, valid = torch.zeros(2, 3, 4, 4), torch.zeros(2, count, 4, 4), torch.ones(2, count).bool()
+        idle = torch.tensor([True, False])
+        _, got, there = pool.exchange(image, masks, valid, idle, rng)
+        assert got.shape[:2] == there.shape
+        assert there[1].sum() == count
+        assert (got[~there] == -1).all()
+    assert len(pool.kept) == 2
+    again = FakePool(2)
+    again.load_state_dict(pool.state_dict(), torch.device("cpu"))
+    for one, two in zip(again.kept, pool.kept, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
 def test_average_follows_and_forgets_its_start() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     average = average_of(network)

@@ -128,6 +128,18 @@ def test_two_processes_are_one_with_the_double_batch(world: Path, tmp_path: Path
     assert all(len(pool["image"]) == 3 for pool in second["pools"].values())
 
 
+def test_a_process_without_instances_adds_zero(tmp_path: Path) -> None:
+    """And takes part in every message: else the others would wait for ever."""
+    script = str(REPOSITORY / "tests" / "team_step.py")
+    run([script, str(tmp_path / "one.pt")])
+    run(["-m", "torch.distributed.run", "--nproc_per_node", "2", script, str(tmp_path / "two.pt")])
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    assert len(one["history"]) == len(two["history"]) == 4
+    for ours, theirs in zip(two["history"], one["history"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    close(one["networks"], two["networks"], 1e-4)
+
+
 def test_killed_runs_end_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of steps, of a log line, while a checkpoint is written and around its renaming, each time
     resumed: bit-identical networks, averages, optimisers and pools, the same log, nothing left over."""
@@ -316,7 +328,8 @@ def launch(processes: int, command: tuple[object, ...]) -> str:
 
 def run(command: list[str]) -> str:
     """Of Python, in a process of its own that must end well."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300, check=False
     )

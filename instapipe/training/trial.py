@@ -46,7 +46,7 @@ def main() -> None:
 def _base(device: torch.device, limit: int) -> int:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        index = torch.cuda.current_device() if device.index is None else device.index
+        index = device.index if ":" in str(device) else torch.cuda.current_device()
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), index)
         return 0
     base = memory.resident()
