@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import folder
 import hardware
 import memory
+import segment
 import speed
 import startup
 
 RESULTS = Path(__file__).resolve().parent / "results"
-NOT_HERE = (
-    "training step and its memory",
-    "segment one 1-megapixel photo",
-    "folder of 100 photos: time outside the models",
-)
+SECTIONS = ("translate", "segment", "folder", "startup", "memory")
+PHOTOS = 100
 
 
 def main() -> int:
@@ -35,39 +35,49 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--photos", type=int, default=PHOTOS, help="in the folder")
     parser.add_argument("--output", type=Path, default=None)
     parser.add_argument("--weights", action="append", default=[], help="more weights to measure: a name or a folder")
     parser.add_argument("--skip", action="append", default=[], help="an engine and precision to leave out, as printed")
     parser.add_argument("--only", default=None, help="measure this network alone, as printed")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     asked = parser.parse_args()
-    start = time.perf_counter()
+    sections = ["translate"] if asked.quick else asked.sections
+    rounds = 2 if asked.quick else asked.rounds
+    path = asked.output or RESULTS / f"{hardware.kind()}.json"
     result: dict[str, Any] = {"taken": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "hardware": hardware.facts()}
     _say(json.dumps(result["hardware"]))
-    result["translate"] = []
-    for subject in speed.subjects(asked.weights):
-        if asked.only not in (None, subject.name):
-            continue
-        _say(f"{subject.name}: {subject.instances} instances at {subject.size}")
-        result["translate"].append(speed.measure(subject, 2 if asked.quick else asked.rounds, _say, skip=asked.skip))
-    if not asked.quick:
-        _say("start-up")
-        result["startup"] = {"help": startup.help_seconds(), "warm": startup.warm_seconds()}
-        if sys.platform == "linux":
-            _say("memory")
-            result["memory"] = {
-                f"{h}x{w}": {str(n): memory.peak_above_model((h, w), n) for n in (2, 64)}
-                for h, w in ((200, 200), (3648, 5472))
-            }
-    result["load_after"] = hardware.facts()["load_before"]
-    result["seconds"] = round(time.perf_counter() - start)
-    text = table(result)
-    print(text)
-    path = asked.output or RESULTS / f"{result['hardware']['kind']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    _say(f"{path} ({result['seconds']} s)")
+    for section in sections:
+        _say(section)
+        start = time.perf_counter()
+        result[section] = _measured(section, rounds, asked)
+        result.setdefault("seconds", {})[section] = round(time.perf_counter() - start)
+        result["load_after"] = hardware.facts()["load_before"]
+        # After each section: a run that is stopped has not been for nothing.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        path.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")
+    print(table(result))
+    _say(f"{path} ({sum(result['seconds'].values())} s)")
     return 0
+
+
+def _measured(section: str, rounds: int, asked: argparse.Namespace) -> Any:
+    """One section of the result; None where there is nothing to measure."""
+    if section == "translate":
+        subjects = [one for one in speed.subjects(asked.weights) if asked.only in (None, one.name)]
+        return [speed.measure(one, rounds, _say, skip=asked.skip) for one in subjects]
+    if section == "segment":
+        return segment.measure(max(3, rounds))
+    if section == "folder":
+        return folder.measure(asked.photos)
+    if section == "startup":
+        return {"help": startup.help_seconds(), "warm": startup.warm_seconds()}
+    if sys.platform != "linux":
+        return None
+    return {
+        f"{h}x{w}": {str(n): memory.peak_above_model((h, w), n) for n in (2, 64)} for h, w in ((200, 200), (3648, 5472))
+    }
 
 
 def table(result: dict[str, Any]) -> str:
@@ -80,21 +90,26 @@ def table(result: dict[str, Any]) -> str:
         f"{result['load_after']} after",
         f"{versions}",
     ]
-    for one in result["translate"]:
+    for one in result.get("translate", []):
         lines += ["", *_translate_table(one, machine["kind"])]
+    if not any(result.get(name) for name in SECTIONS[1:]):
+        return "\n".join(lines)
     lines += ["", "| what | goal | reached |", "|---|---|---|"]
-    if "startup" in result:
+    if result.get("segment"):
+        lines.append(_segment_row(result["segment"]))
+    if result.get("folder"):
+        lines.append(_folder_row(result["folder"]))
+    if result.get("startup"):
         for name, goal in (("help", 0.2), ("warm", 0.3)):
             value = result["startup"][name]
             what = "`instapipe --help`" if name == "help" else "a run that hits the cache everywhere, 1400x900"
             lines.append(f"| {what} | <= {goal} s | {value['wall']} s on the wall, {value['cpu']} s of processor |")
-    for size, peaks in result.get("memory", {}).items():
+    for size, peaks in (result.get("memory") or {}).items():
         ratio = peaks["64"] / max(1, peaks["2"])
         lines.append(
             f"| peak memory above the model, 64 against 2 instances, {size} | <= 1.10 | {ratio:.2f} "
             f"({peaks['64'] / 1e6:.0f} against {peaks['2'] / 1e6:.0f} MB) |"
         )
-    lines += [f"| {what} | | not measured by this command |" for what in NOT_HERE]
     return "\n".join(lines)
 
 
@@ -127,6 +142,25 @@ def _translate_table(one: dict[str, Any], kind: str) -> list[str]:
         overlap = f"{min(error[f'{m} least IoU'] for m in ('binary', 'soft')):.3f}" if error else "1"
         lines.append(f"| {label} | {cells[0]} | {cells[1]} | {tested_ratio:.1f}x | {', '.join(worst)} | {overlap} |")
     return lines
+
+
+def _segment_row(one: dict[str, Any]) -> str:
+    own, other = one["seconds"].values()
+    clock = "cpu" if one["threads"] == 1 else "wall"
+    ratios = [b / a for a, b in zip(own[clock], other[clock], strict=True)]
+    return (
+        f"| segment one 1-megapixel photo ({next(iter(one['seconds']))}), against torchvision's maskrcnn_resnet50_fpn "
+        f"| 4x | {statistics.median(ratios):.1f}x ({min(ratios):.1f}-{max(ratios):.1f}); "
+        f"{statistics.median(own[clock]):.2f} s against {statistics.median(other[clock]):.2f} s, {clock} |"
+    )
+
+
+def _folder_row(one: dict[str, Any]) -> str:
+    return (
+        f"| folder of {one['photos']} photos of 1024x768: time outside the networks | <= 5 % "
+        f"| {100 * one['share_outside']:.1f} % of {one['wall']:.0f} s; {one['instances']} instances, "
+        f"{one['engine']['engine']} {one['engine']['precision']} |"
+    )
 
 
 def _say(text: str) -> None:

@@ -102,6 +102,7 @@ def measure(subject: Subject, rounds: int, say: Callable[[str], None], *, skip: 
             result.set_up = time.process_time() - start
             engines[label], found[label] = made, result
             say(f"  {label}: {result.errors}")
+    say(f"  {subject.name}: {len(engines)} engines, {rounds} rounds")
     for _ in range(rounds):
         _timed(found["baseline"], lambda: loop(plain.run, image, masks, subject.per_step))
         for label, made in engines.items():
