@@ -1,7 +1,7 @@
 """A run that fits into memory: measured before the first step, by real steps in a process of their own.
 
 What is chosen never changes what a step means: `batch_size` x `accumulate` stays. First the batch goes through the
-networks in smaller parts, then checkpointing comes on (about a third more time), and only then the window shrinks.
+networks in smaller parts, then checkpointing comes on (about half more time), and only then the window shrinks.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _forms(config: TrainConfig) -> Iterator[tuple[TrainConfig, str]]:
     if not config.checkpointing:
         yield config, "the batch in smaller parts, added up"
     less = config.model_copy(update={"checkpointing": True})
-    yield less, "with checkpointing: less memory, about a third more time"
+    yield less, "with checkpointing: less memory, about half more time"
     for share in SHRINK:
         size = _side(config, share)
         if size >= SMALLEST:
