@@ -25,6 +25,7 @@ from instapipe.networks.weights import load_generator
 from instapipe.resources import configs_root
 from instapipe.structures import Instances, Mask, frame
 from instapipe.training.config import TrainConfig
+from instapipe.translation.step import translate_step
 
 SIZE = worlds.SIZE
 
@@ -108,6 +109,67 @@ def photo_domain(masks: str, noise: MaskNoise | None = None) -> Domain:
         shapes[0, 2:14, 2:12], shapes[1, 18:30, 16:30], shapes[2, 4:10, 20 + number : 28] = True, True, True
         samples.append(Sample(np.full((32, 32, 3), 40 * number, np.uint8), shapes, f"{number}.png"))
     return Domain("sheep", cutting, tuple(samples), tuple(samples[:1]), {}, noise=noise)
+
+
+@pytest.mark.parametrize("order", ["largest", "smallest", "random"])
+def test_instances_come_in_the_order_asked_for(order: str) -> None:
+    domain = photo_domain("instances")
+    domain = replace(domain, cutting=domain.cutting.model_copy(update={"order": order}))
+    seen = set()
+    for step in range(6):
+        for masks in domain.batch(step, 4, seed=2).masks:
+            areas = (masks > 0).sum(dim=(1, 2)).tolist()
+            seen.add(tuple(int(place) for place in np.argsort(areas)))
+    wanted = {"largest": {(2, 1, 0)}, "smallest": {(0, 1, 2)}}
+    assert seen == wanted[order] if order in wanted else len(seen) > 2
+
+
+def test_a_step_starts_from_what_the_one_before_made() -> None:
+    """Its image, without gradient; the critic sees the masks so far."""
+    source, target = (
+        replace(batch, image=batch.image.float(), masks=batch.masks.float())
+        for batch in (random_batch(1, [2, 1]), random_batch(2, [1, 2]))
+    )
+    networks = networks_of(SMALL)
+    step = step_of(SMALL, networks, rate=0.0)
+    rollout = step.rollout(source, target, torch.Generator())
+    side = rollout.parts[0].sides[0]
+    image = source.image
+    for number in range(2):
+        part = slice(number, number + 1)
+        with torch.no_grad():
+            made = translate_step(
+                networks.source_to_target, image, source.masks[:, part], source.valid[:, part], SMALL.compositing
+            )
+        step.iteration(rollout, range(number, number + 1), 0, torch.Generator())
+        assert torch.allclose(side.image, made.image, atol=1e-6)
+        assert not side.image.requires_grad
+        assert not side.masks.requires_grad
+        assert side.masks.shape[1] == side.valid.shape[1] == number + 1
+        assert torch.allclose(side.masks[:, number], made.masks[:, 0], atol=1e-6)
+        image = made.image
+    assert not torch.equal(image[0], source.image[0])
+
+
+@pytest.mark.parametrize("mode", ["whole", "matte"])
+def test_a_detached_context_has_no_say_in_the_masks(mode: str) -> None:
+    batch = random_batch(4, [1, 1])
+    batch = replace(batch, image=batch.image.float(), masks=batch.masks.float())
+    felt = []
+    for detach in (False, True):
+        losses = {"adversarial": 0, "cycle": 0, "identity": 0, "context": 1, "detach_context": detach}
+        config = SMALL.model_copy(
+            update={
+                "losses": SMALL.losses.model_copy(update=losses),
+                "compositing": CompositingConfig.model_validate({"mode": mode}),
+            }
+        )
+        networks = networks_of(config)
+        step_of(config, networks, rate=0.0)(batch, batch, 0, torch.Generator().manual_seed(0))
+        gradients = [p.grad for p in networks.source_to_target.decoder_mask.parameters() if p.grad is not None]
+        felt.append(sum(float(gradient.abs().sum()) for gradient in gradients))
+    assert felt[0] > 0
+    assert felt[1] == 0
 
 
 def test_networks_are_shown_the_union_or_nothing() -> None:
