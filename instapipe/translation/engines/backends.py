@@ -200,7 +200,7 @@ def _quantized(models: dict[str, Any], parts: Parts, size: tuple[int, int]) -> d
 
 def _sees_pixels(node: Any) -> bool:
     """Whether a node of OpenVINO's is one of the 7x7 convolutions, divided or not, at either end of a generator."""
-    return node.get_type_name() == "Convolution" and max(node.input(1).get_partial_shape().to_shape()[2:]) > 3
+    return bool(node.get_type_name() == "Convolution" and max(node.input(1).get_partial_shape().to_shape()[2:]) > 3)
 
 
 def _onnx(parts: Parts, size: tuple[int, int], artefacts: Artefacts, weights: str) -> dict[str, Part]:
