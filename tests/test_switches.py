@@ -182,9 +182,11 @@ def test_networks_are_shown_the_union_or_nothing() -> None:
     assert photo_domain("union").counts() == [1] * 4
 
 
-def test_without_masks_no_network_learns_from_them() -> None:
+@pytest.mark.parametrize("augment", [False, True])
+def test_without_masks_no_network_learns_from_them(augment: bool) -> None:
     config = SMALL.model_copy(
         update={
+            "augment": augment,
             "data": SMALL.data.model_copy(update={"masks": "none", "max_instances": 1}),
             "compositing": CompositingConfig(mode="whole"),
             "losses": SMALL.losses.model_copy(update={"cycle_masks": 0.0, "context": 0.0}),

@@ -47,6 +47,8 @@ class Augmentation:
 
     def masks(self, masks: Tensor, padding: str = "border") -> Tensor:
         """Shift (B, N, H, W) by whole pixels."""
+        if not masks.shape[1]:
+            return masks  # padding refuses what has no channels
         h, w = masks.shape[-2:]
         margin_y, margin_x = int(h * 0.125) + 1, int(w * 0.125) + 1
         mode = "reflect" if padding == "reflection" else "replicate"
