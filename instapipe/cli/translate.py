@@ -149,8 +149,11 @@ def _say(done: Done, as_json: bool) -> None:
         cached = f" (cached: {', '.join(done.hits)})" if done.hits else ""
         earlier = " (done earlier)" if done.earlier else ""
         typer.echo(f"{done.job.name}: {made} -> {_shown(done.written.picture)}{cached}{earlier}")
+        by_reason: dict[str, list[str]] = {}
         for number, reason in done.dropped:
-            typer.echo(f"  {number} left: {reason}")
+            by_reason.setdefault(reason, []).append(str(number))
+        for reason, numbers in by_reason.items():
+            typer.echo(f"  {', '.join(numbers)} left: {reason}")
         for note in done.notes:
             typer.echo(f"  note: {note}")
     sys.stdout.flush()
