@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hardware
 import numpy as np
 
 
@@ -45,9 +46,9 @@ def main() -> None:
                 "sheep", "giraffe", weights=str(folder / "weights"), masks=folder / "masks", cache=folder / "cache",
                 max_instances=64, region="whole", engine="torch", precision="float32",
             ) as pipeline:  # fmt: skip
-                before = _reset_peak()
+                before = hardware.reset_peak()
                 pipeline(folder / f"{stem}.png")
-        print(_status("VmHWM") - before)
+        print(hardware.status("VmHWM") - before)
 
 
 def _write(folder: Path, stem: str, size: tuple[int, int], count: int) -> None:
@@ -63,17 +64,6 @@ def _write(folder: Path, stem: str, size: tuple[int, int], count: int) -> None:
         y, x = divmod(number, 8)
         labels[y * cell + 2 : (y + 1) * cell - 2, x * cell + 2 : (x + 1) * cell - 2] = number + 1
     cv2.imwrite(str(folder / "masks" / f"{stem}.png"), labels)
-
-
-def _reset_peak() -> int:
-    """Make the kernel forget the peak so far; returns what is held now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":

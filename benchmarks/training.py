@@ -131,7 +131,7 @@ def cell(
 ) -> dict[str, float]:
     """Seconds of processor time of one training step, and bytes above what was there before."""
     sequential, checkpointing, original = WAYS[way]
-    before = _peak_from_here()
+    before = hardware.reset_peak()
     config = FORMS[form]
     side = size or config.data.size
     data = DataSettings(
@@ -155,7 +155,7 @@ def cell(
         begun = time.process_time()
         step(source, target, 0, torch.Generator().manual_seed(number))
         seconds.append(time.process_time() - begun)
-    return {"seconds": min(seconds[1:]), "bytes": _status("VmHWM") - before}
+    return {"seconds": min(seconds[1:]), "bytes": hardware.status("VmHWM") - before}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -219,17 +219,6 @@ def _batch(seed: int, count: int, side: int) -> Batch:
     for index in range(count):
         masks[:, index, :, index * side // count : (index + 1) * side // count] = 1
     return Batch(image, masks, torch.ones(1, count, dtype=torch.bool))
-
-
-def _peak_from_here() -> int:
-    """Make the kernel forget the peak so far; returns what is held now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,6 @@ class Cutting(Strict):
     max_company: float = Field(
         1.0, ge=0, le=1, description="share of the window that other instances of the class may cover (`window` only)"
     )
-
     facing: Facing = Field(
         "any", description="`right`: every window is mirrored so that its animal looks right, by its outline"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
 from instapipe.training import checkpoint
 from instapipe.training.config import TrainConfig
+from instapipe.training.record import RESOLVED, read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,10 @@ class Initial:
         state = checkpoint.load_latest(folder / "checkpoints")
         if state is None:
             raise TrainingError(f"{str(folder)!r} holds no checkpoint to start from")
-        try:
-            settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{str(folder)!r} holds no config.json of a run: {error}") from error
-        config = build(TrainConfig, settings["config"], str(folder / "config.json"))
+        settings = read_settings(folder)
+        if settings is None:
+            raise TrainingError(f"{str(folder)!r} holds no {RESOLVED} of a run")
+        config = build(TrainConfig, settings["config"], str(folder / RESOLVED))
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in state["networks"].items():
             part, _, rest = key.partition(".")

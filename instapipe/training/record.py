@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instapipe.config import build, put
 from instapipe.data.domains import Domain
@@ -14,7 +14,9 @@ from instapipe.data.samples import Sample
 from instapipe.errors import TrainingError
 from instapipe.imaging.files import write_atomically
 from instapipe.training.config import TrainConfig
-from instapipe.training.initial import Initial
+
+if TYPE_CHECKING:
+    from instapipe.training.initial import Initial
 
 RESOLVED = "config.json"
 DATA = "data.json"
