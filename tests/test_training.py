@@ -266,6 +266,21 @@ def test_a_run_starts_from_weights(cli: Cli, world: Path, tmp_path: Path) -> Non
     assert "--set generator.width=4" in refused.err
 
 
+def test_a_run_starts_from_another_run(cli: Cli, world: Path, tmp_path: Path) -> None:
+    """--from RUN: its networks themselves, not their averages, and its critics too."""
+    train(cli, world, tmp_path / "first", "--steps", "2")
+    out = train(cli, world, tmp_path / "second", "--from", tmp_path / "first", "--steps", "1",
+                "--set", "critics_first=1", "--set", "save_every=1")  # fmt: skip
+    assert "critic_source, critic_target, source_to_target, target_to_source start from first (2 steps)" in out
+    begun, after = (checkpoint.load_latest(tmp_path / name / "checkpoints") for name in ("first", "second"))
+    assert begun is not None
+    assert after is not None
+    generators = [name for name in begun["networks"] if not name.startswith("critic_")]
+    assert all(torch.equal(after["networks"][name], begun["networks"][name]) for name in generators)
+    initial = json.loads((tmp_path / "second" / "config.json").read_text())["initial"]
+    assert (initial["name"], initial["steps"]) == ("first", 2)
+
+
 def test_excluded_photos_are_not_learnt_from(cli: Cli, world: Path, tmp_path: Path) -> None:
     name = json.loads((world / "sheep/coco.json").read_text())["images"][0]["file_name"]
     out = train(cli, world, tmp_path / "run", "--steps", "1", "--set", f"data.exclude=[{name}]")

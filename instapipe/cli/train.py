@@ -141,7 +141,9 @@ def command(
     if run.resumed:
         console.print(f"resumed at step {run.step}")
     elif initial is not None:
-        console.print(f"{', '.join(sorted(initial.parts))} start from {initial.name} ({initial.steps} steps)")
+        console.print(
+            f"{', '.join(sorted(initial.parts))} start from {initial.name} ({initial.steps} steps)", soft_wrap=True
+        )
     show(run, console)
 
 
