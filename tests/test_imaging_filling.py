@@ -26,8 +26,9 @@ def hole_of(shape: tuple[int, ...], centre: tuple[int, int], radius: int) -> NDA
     return mask.astype(np.bool_)
 
 
-def test_texture_goes_on_through_the_hole() -> None:
-    pixels = stripes()
+@pytest.mark.parametrize("period", [8, 10, 20])
+def test_texture_goes_on_through_the_hole(period: int) -> None:
+    pixels = stripes(period=period)
     hole = hole_of(pixels.shape, (80, 60), 26)
     damaged = pixels.copy()
     damaged[hole] = (255, 0, 0)
@@ -70,6 +71,16 @@ def test_a_real_photo_gets_no_colour_that_does_not_occur_nearby(
     assert wide[tuple((filled[hole] // 16).T)].mean() > 0.99
     detail = [float(cv2.Laplacian(image, cv2.CV_32F)[hole].std()) for image in (filled, pixels)]
     assert detail[0] > 0.4 * detail[1]  # as sharp as a photo, not a smear
+
+
+def test_a_hole_at_the_border_and_one_that_leaves_little() -> None:
+    pixels = stripes(period=16)
+    for hole in (hole_of(pixels.shape, (0, 60), 40), hole_of(pixels.shape, (80, 60), 75)):
+        damaged = np.where(hole[:, :, None], np.uint8(0), pixels)
+        filled = fill(damaged, hole)
+        assert np.array_equal(filled[~hole], pixels[~hole])
+        assert filled[hole].min() >= pixels.min()  # nothing of what lay under the hole
+        assert np.array_equal(filled, fill(np.ascontiguousarray(damaged[:, ::-1])[:, ::-1], hole))
 
 
 def test_little_or_nothing_around() -> None:
