@@ -25,12 +25,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 RESULTS = HERE / "results" / "learning.json"
-BASE = "sequential"
+BASE, PREDICTED = "sequential", "predicted masks"
 ALL_AT_ONCE = {"data__instances_per_step": 5, "steps": 160}
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
-    "predicted masks": {"predicted": 300},
-    "worse predicted masks": {"predicted": 160},
+    PREDICTED: {"predicted": 600},
     "one step": ALL_AT_ONCE,
     "mean": {"generator__aggregation": "mean"},
     "attention": {"generator__aggregation": "attention"},
@@ -49,8 +48,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "losses__cycle_masks": 0,
         "steps": 160,
     },
+    "predicted, mask noise": {"predicted": 600, "noise": True},
+    "worse predicted masks": {"predicted": 160},
 }
-AGAINST = {"one step, mean": "one step", "one step, attention": "one step"}
+AGAINST = {"one step, mean": "one step", "one step, attention": "one step", "predicted, mask noise": PREDICTED}
 """What a variant is compared with; the others with the base."""
 SEEDS = {BASE: 5}
 """Others have three."""
@@ -89,22 +90,29 @@ def run(variant: str, seed: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     changes = dict(VARIANTS[variant])
-    predicted = changes.pop("predicted", 0)  # steps that the segmenter learns for
+    predicted = changes.pop("predicted", 0)  # steps that the segmenters learn for
+    noisy = changes.pop("noise", False)
     config = learning.settings(seed=seed, **changes)
     begun, wall = time.process_time(), time.monotonic()
-    segments = None
+    scenes = learning.unseen(seed)
+    segments = noise = None
     facts: dict[str, Any] = {}
     if predicted:
-        from bar_segmenter import cross_fitted, quality
+        from bar_segmenter import cross_fitted, measured, quality
 
         segments = cross_fitted(seed, predicted)
-        facts = {"segmenter": quality(segments[0], learning.unseen(seed))}
+        facts["segmenter"] = quality(segments[0], scenes)
+        if noisy:
+            noise = measured(segments, seed)
+            facts["noise"] = noise.model_dump()
     with tempfile.TemporaryDirectory() as folder:
-        generator = learning.learn(config, learning.domains(config, seed, segments), Path(folder))
+        generator = learning.learn(config, learning.domains(config, seed, segments, noise), Path(folder))
     seconds = time.process_time() - begun
-    scenes = learning.unseen(seed)
     segment = None if segments is None else segments[0]
     scores = learning.score(scenes, learning.translated(generator, config, scenes, segment))
+    if segments is not None:  # what is lost in learning, and what in reading the photo to be translated
+        right = learning.score(scenes, learning.translated(generator, config, scenes))
+        facts["shown_given_masks"] = {name: round(value, 4) for name, value in asdict(right).items()}
     baselines = {
         "copy": asdict(learning.score(scenes, learning.copied(scenes))),
         "texture only": asdict(learning.score(scenes, learning.recoloured(scenes))),

@@ -18,18 +18,6 @@ Pixels = NDArray[np.uint8]
 BoolMask = NDArray[np.bool_]
 
 
-def frame(size: tuple[int, int]) -> BoolMask:
-    """bool `size` (H, W), the same for every photo: what a set network is given where it is to be given no mask.
-
-    Everything but a border of an eighth. Not simply everything: instance norm makes of a constant mask nothing but
-    rounding errors, and in a few layers makes those as large as features.
-    """
-    height, width = size
-    out = np.zeros(size, dtype=np.bool_)
-    out[height // 8 : height - height // 8, width // 8 : width - width // 8] = True
-    return out
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Photo:
     """A decoded photo.

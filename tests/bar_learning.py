@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from instapipe.config import build, put
 from instapipe.data.domains import Domain, derive
+from instapipe.data.noise import MaskNoise
 from instapipe.data.samples import Sample
+from instapipe.imaging.shown import shown_masks
 from instapipe.networks.generator import SetGenerator
-from instapipe.structures import Instances, Mask, frame
+from instapipe.structures import Instances, Mask
 from instapipe.training import loop
 from instapipe.training.config import TrainConfig
 from instapipe.training.run import shown_generator, start
+from instapipe.translation.inpainting import union
 from instapipe.translation.step import instance_steps, translate_step
 from instapipe.verdict.matching import pair
 
@@ -80,10 +83,13 @@ def settings(**changes: object) -> TrainConfig:
     return build(TrainConfig, content, "bars")
 
 
-def domains(config: TrainConfig, seed: int, segments: tuple[Segment, Segment] | None = None) -> tuple[Domain, Domain]:
+def domains(
+    config: TrainConfig, seed: int, segments: tuple[Segment, Segment] | None = None, noise: MaskNoise | None = None
+) -> tuple[Domain, Domain]:
     """Photos of lying and, other ones, of standing bars.
 
     segments: two segmenters; each photo's masks are made by the one that did not learn from it. None: masks as painted.
+    noise: errors for the masks that generators are given, on top.
     """
     made = []
     for side, lying in enumerate((True, False)):
@@ -94,7 +100,9 @@ def domains(config: TrainConfig, seed: int, segments: tuple[Segment, Segment] | 
             masks = scene.masks(lying) if segments is None else segments[1 - number % 2](photo)
             if len(masks):
                 samples.append(Sample(photo, masks, f"{side}-{number}"))
-        made.append(Domain(("lying", "standing")[side], config.data, tuple(samples), tuple(samples[:2]), {}))
+        made.append(
+            Domain(("lying", "standing")[side], config.data, tuple(samples), tuple(samples[:2]), {}, noise=noise)
+        )
     return made[0], made[1]
 
 
@@ -136,15 +144,15 @@ def translated(
             order = np.random.default_rng(derive(config.seed, "order", number)).permutation(len(masks))
         shown = masks[order]
         image = torch.from_numpy(photo.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-        given = shown if data.masks == "instances" else shown.any(axis=0, keepdims=True)
-        if data.masks == "none":
-            given = frame((world.SIDE, world.SIDE))[None]
-        returned = []
+        given = shown_masks(shown, data.masks)
+        returned: list[Masks] = []
+        painted = torch.zeros(1, 1, world.SIDE, world.SIDE, dtype=torch.bool)
         for chosen in instance_steps(len(given), data.instances_per_step):
             part = torch.from_numpy(given[chosen.start : chosen.stop]).float()[None] * 2 - 1
+            valid = torch.ones(part.shape[:2]).bool()
             with torch.no_grad():
-                step = translate_step(generator, image, part, torch.ones(part.shape[:2]).bool(), config.compositing)
-            image = step.image
+                step = translate_step(generator, image, part, valid, config.compositing, painted)
+            image, painted = step.image, painted | union(step.masks, valid)
             returned += [mask.numpy() > 0 for mask in step.masks[0]]
         if data.masks == "union":
             returned *= len(shown)
@@ -157,12 +165,15 @@ def translated(
 
 def _by_bar(right: Masks, shown: Masks, returned: list[Masks]) -> Masks:
     """The returned mask of each bar, by which shown mask is the bar's."""
-    listed, seen = (
-        Instances((world.SIDE, world.SIDE), tuple(map(Mask.from_dense, each)), ("",) * len(each), (1.0,) * len(each))
-        for each in (right, shown)
-    )
     empty = np.zeros_like(right[0])
-    return np.stack([empty if match is None else returned[match] for match in pair(listed, seen)])
+    matches = pair(instances(right), instances(shown))
+    return np.stack([empty if match is None else returned[match] for match in matches])
+
+
+def instances(masks: Masks) -> Instances:
+    """Masks bool (N, S, S), as the pipeline's."""
+    made = tuple(Mask.from_dense(mask) for mask in masks)
+    return Instances((world.SIDE, world.SIDE), made, ("bar",) * len(made), (1.0,) * len(made))
 
 
 def copied(scenes: list[world.Scene]) -> list[tuple[NDArray[np.uint8], Masks]]:

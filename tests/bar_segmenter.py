@@ -14,12 +14,17 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bar_learning import LEARNT, scene_seed
+from bar_learning import LEARNT, instances, scene_seed
 from numpy.typing import NDArray
 from torch import nn
 
-STEPS, BATCH, WIDTH = 300, 16, 16
-LEAST_VOTES, LEAST_SIZE = 4.0, 12
+from instapipe.data.noise import MaskNoise
+from instapipe.evaluation.mask_errors import mask_errors
+
+STEPS, BATCH, WIDTH = 600, 16, 16
+LEAST_VOTES = 4.0
+LEAST_SIZE = min(world.WIDTHS) ** 2 * 3 // 2
+"""Half of the smallest bar: what is smaller is refused, as the gate of `instapipe train` does by area."""
 REACH = 4.0
 """Pixels from where it points to a centre that a pixel still belongs to."""
 
@@ -94,6 +99,17 @@ def _segment(net: nn.Module, photo: NDArray[np.uint8]) -> world.Masks:
 
 def _tensor(photo: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(photo.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
+
+
+def measured(segments: tuple[Callable[..., world.Masks], Callable[..., world.Masks]], seed: int) -> MaskNoise:
+    """The errors of cross-fitted segmenters, as `instapipe data noise` measures them, on the photos to learn from."""
+    pairs = []
+    for side, lying in enumerate((True, False)):
+        for number in range(LEARNT):
+            scene = world.scene(scene_seed(seed, side, number))
+            made = segments[1 - number % 2](scene.photo(lying))
+            pairs.append((instances(scene.masks(lying)), instances(made)))
+    return mask_errors(pairs, "bars")
 
 
 def quality(segment: Callable[[NDArray[np.uint8]], world.Masks], scenes: list[world.Scene]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from instapipe.networks.aggregation import build_aggregation
 from instapipe.networks.blocks import SpectralConv2d, fixed_spectral_norm, initialise
 from instapipe.networks.discriminator import SetDiscriminator
 from instapipe.networks.generator import SetGenerator
+from instapipe.translation.inpainting import backgrounds
 from instapipe.translation.step import instance_steps, translate_step
 
 FORMS = {
@@ -100,6 +101,47 @@ def test_matte_leaves_the_photo_alone_outside_both_masks() -> None:
     assert changed[28:36, 28:36].all()
     changed[20:44, 20:44] = False
     assert not changed.any()
+
+
+def test_what_earlier_steps_made_is_no_hole_and_fills_none() -> None:
+    """A red stripe that an earlier step painted beside and over the old mask: it stays, and nothing turns red."""
+    image = torch.zeros(1, 3, 64, 64) - 0.5
+    painted = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    painted[..., 20:44, 34:40] = True
+    image[:, 0][painted[:, 0]] = 1
+    masks = -torch.ones(1, 1, 64, 64)
+    masks[..., 28:36, 28:36] = 1
+    image[(masks > 0).expand(-1, 3, -1, -1) & ~painted.expand(-1, 3, -1, -1)] = 0.9  # what is to go
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    plain = backgrounds(image, masks, valid, dilate=3, radius=3)
+    kept = backgrounds(image, masks, valid, dilate=3, radius=3, painted=painted)
+    where = painted.expand(-1, 3, -1, -1)
+    assert torch.equal(kept[where], image[where])
+    assert not torch.equal(plain[where], image[where])
+    assert torch.allclose(kept[~where], torch.tensor(-0.5), atol=0.01)  # all ground again
+    assert (plain[:, 0] - plain[:, 1])[~painted[:, 0]].max() > 0.1
+    nothing = torch.zeros_like(painted)
+    assert torch.equal(backgrounds(image, masks, valid, dilate=3, radius=3, painted=nothing), plain)
+    # Where everything but the hole was painted there is nothing else to fill from.
+    everywhere = backgrounds(image, masks, valid, dilate=3, radius=3, painted=masks < 0)
+    assert torch.equal(everywhere[(masks < 0).expand(-1, 3, -1, -1)], image[(masks < 0).expand(-1, 3, -1, -1)])
+    assert not torch.equal(everywhere, image)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mode", ["whole", "matte"])
+def test_what_earlier_steps_made_matters_to_mattes_only(form: str, mode: str) -> None:
+    """The whole image of the paper is no composite; mattes, too, are painted over what was made before."""
+    generator, (image, masks) = build(form), sample(5, 2)
+    given = masks, torch.ones(1, 2, dtype=torch.bool), CompositingConfig.model_validate({"mode": mode})
+    painted = torch.zeros(1, 1, *image.shape[2:], dtype=torch.bool)
+    painted[..., ::2] = True
+    with torch.no_grad():
+        one, two = (translate_step(generator, image, *given, each) for each in (None, painted))
+    for name in ("masks", "raw", "matte"):
+        assert torch.equal(getattr(one, name), getattr(two, name))
+    assert torch.equal(one.image, two.image) == (mode == "whole")
+    assert torch.equal(two.image, two.matte * two.raw + (1 - two.matte) * two.background) or mode == "whole"
 
 
 @pytest.mark.parametrize("form", ["paper", "resize"])

@@ -20,11 +20,13 @@ from instapipe.data.noise import MaskNoise, read_noise
 from instapipe.data.samples import Sample
 from instapipe.errors import ConfigError, DataError
 from instapipe.evaluation.mask_errors import mask_errors
+from instapipe.imaging.shown import frame
 from instapipe.networks.cards import read_card
 from instapipe.networks.weights import load_generator
 from instapipe.resources import configs_root
-from instapipe.structures import Instances, Mask, frame
+from instapipe.structures import Instances, Mask
 from instapipe.training.config import TrainConfig
+from instapipe.translation.inpainting import union
 from instapipe.translation.step import translate_step
 
 SIZE = worlds.SIZE
@@ -125,7 +127,7 @@ def test_instances_come_in_the_order_asked_for(order: str) -> None:
 
 
 def test_a_step_starts_from_what_the_one_before_made() -> None:
-    """Its image, without gradient; the critic sees the masks so far."""
+    """Its image, without gradient, and where that was painted; the critic sees the masks so far."""
     source, target = (
         replace(batch, image=batch.image.float(), masks=batch.masks.float())
         for batch in (random_batch(1, [2, 1]), random_batch(2, [1, 2]))
@@ -134,20 +136,19 @@ def test_a_step_starts_from_what_the_one_before_made() -> None:
     step = step_of(SMALL, networks, rate=0.0)
     rollout = step.rollout(source, target, torch.Generator())
     side = rollout.parts[0].sides[0]
-    image = source.image
+    image, painted = source.image, torch.zeros(2, 1, 32, 32, dtype=torch.bool)
     for number in range(2):
         part = slice(number, number + 1)
+        given = source.masks[:, part], source.valid[:, part]
         with torch.no_grad():
-            made = translate_step(
-                networks.source_to_target, image, source.masks[:, part], source.valid[:, part], SMALL.compositing
-            )
+            made = translate_step(networks.source_to_target, image, *given, SMALL.compositing, painted)
         step.iteration(rollout, range(number, number + 1), 0, torch.Generator())
         assert torch.allclose(side.image, made.image, atol=1e-6)
         assert not side.image.requires_grad
         assert not side.masks.requires_grad
         assert side.masks.shape[1] == side.valid.shape[1] == number + 1
         assert torch.allclose(side.masks[:, number], made.masks[:, 0], atol=1e-6)
-        image = made.image
+        image, painted = made.image, painted | union(made.masks, given[1])
     assert not torch.equal(image[0], source.image[0])
 
 

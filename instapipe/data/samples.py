@@ -12,7 +12,8 @@ from torch import Tensor
 
 from instapipe.config import Shown
 from instapipe.data.geometry import resize_image, resize_masks
-from instapipe.structures import BoolMask, Pixels, frame
+from instapipe.imaging.shown import shown_masks
+from instapipe.structures import BoolMask, Pixels
 
 Order = Literal["largest", "smallest", "random"]
 
@@ -111,10 +112,7 @@ def sample_batch(
     images, masks, valid = [], [], []
     for sample in samples:
         image, inside = crops(sample, rng)(sample.image, sample.masks, size)
-        if shown == "union":
-            inside = np.asarray(inside.any(axis=0, keepdims=True))
-        elif shown == "none":
-            inside = frame((size, size))[None]
+        inside = shown_masks(inside, shown)
         areas = inside.sum(axis=(1, 2))
         if order == "random":
             indices = torch.randperm(len(areas), generator=rng).numpy()

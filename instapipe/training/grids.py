@@ -13,6 +13,7 @@ from instapipe.config import CompositingConfig
 from instapipe.data.samples import Batch
 from instapipe.networks.generator import SetGenerator
 from instapipe.structures import Pixels
+from instapipe.translation.inpainting import union
 from instapipe.translation.step import instance_steps, translate_step
 
 COLUMNS = ("source", "masks", "composite", "returned masks", "raw output", "reconstruction")
@@ -47,12 +48,13 @@ def _rows(
     there: SetGenerator, back: SetGenerator, batch: Batch, compositing: CompositingConfig, per_step: int
 ) -> list[Pixels]:
     image, returned, raw, first_back = batch.image, [], batch.image, batch.image
+    painted = union(batch.masks[:, :0], batch.valid[:, :0])
     for index, chosen in enumerate(instance_steps(batch.masks.shape[1], per_step)):
         masks, valid = batch.masks[:, chosen.start : chosen.stop], batch.valid[:, chosen.start : chosen.stop]
-        step = translate_step(there, image, masks, valid, compositing)
+        step = translate_step(there, image, masks, valid, compositing, painted)
         if index == 0:
             first_back = translate_step(back, step.image, step.masks, valid, compositing).image
-        image, raw = step.image, step.raw
+        image, raw, painted = step.image, step.raw, painted | union(step.masks, valid)
         returned.append(step.masks)
     columns = [
         _pixels(batch.image),

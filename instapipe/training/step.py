@@ -25,6 +25,7 @@ from instapipe.training.pool import FakePool
 from instapipe.training.recomposite import recomposite
 from instapipe.training.rollout import Part, Rollout, Side
 from instapipe.training.team import Team
+from instapipe.translation.inpainting import union
 from instapipe.translation.step import StepResult, instance_steps, translate_step
 
 Metrics = dict[str, float]
@@ -239,11 +240,12 @@ class TrainingStep:
         wanted = _take(side.batch.right, -1.0, chosen)
         active = valid.any(dim=1)
         config, weights = self.config, self.config.losses
+        painted = union(side.masks, side.valid)
         with self._autocast():
-            there = translate_step(side.forward, side.image, masks, valid, config.compositing)
+            there = translate_step(side.forward, side.image, masks, valid, config.compositing, painted)
             # Without masks, the frame that stands for them goes both ways as it is.
             returned = masks if config.data.masks == "none" else there.masks
-            back = translate_step(side.backward, there.image, returned, valid, config.compositing)
+            back = translate_step(side.backward, there.image, returned, valid, config.compositing, painted)
             so_far = self._judged(torch.cat([side.masks, there.masks], dim=1), torch.cat([side.valid, valid], dim=1))
             fake = Candidate(there.image, *so_far, active, most)
             weight = config.projected.weight if config.projected else 0.0
@@ -255,7 +257,7 @@ class TrainingStep:
                 side.image, wanted, back.image, back.masks, active, weights.cycle_masks
             )
             if weights.identity and step % weights.identity_every == 0:
-                same = translate_step(side.backward, side.image, masks, valid, config.compositing)
+                same = translate_step(side.backward, side.image, masks, valid, config.compositing, painted)
                 out["identity"] = weights.identity * losses.cycle_consistency(
                     side.image, wanted, same.image, same.masks, active, weights.cycle_masks
                 )

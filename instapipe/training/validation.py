@@ -20,6 +20,7 @@ from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import losses
 from instapipe.training.config import TrainConfig
+from instapipe.translation.inpainting import union
 from instapipe.translation.step import instance_steps, translate_step
 
 MOST = 64
@@ -85,13 +86,14 @@ def _translated(way: Way, batch: Batch, config: TrainConfig) -> tuple[Tensor, Te
     """Image and masks after all instances, and the cycle error (B,) of the first step."""
     image, returned = batch.image, []
     errors = torch.zeros(len(image), device=image.device)
+    painted = union(batch.masks[:, :0], batch.valid[:, :0])
     for number, chosen in enumerate(instance_steps(batch.masks.shape[1], config.data.instances_per_step)):
         masks, valid = batch.masks[:, chosen.start : chosen.stop], batch.valid[:, chosen.start : chosen.stop]
-        step = translate_step(way.there, image, masks, valid, config.compositing)
+        step = translate_step(way.there, image, masks, valid, config.compositing, painted)
         if number == 0:
             again = translate_step(way.back, step.image, step.masks, valid, config.compositing)
             errors = losses.cycle_errors(image, masks, again.image, again.masks, config.losses.cycle_masks)
-        image = step.image
+        image, painted = step.image, painted | union(step.masks, valid)
         returned.append(step.masks)
     return image, torch.cat(returned, dim=1), errors
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from instapipe.config import Direction, TranslatorCard
 from instapipe.imaging.facing import faces_left
+from instapipe.imaging.shown import shown_masks
 from instapipe.networks.devices import resolve_device
 from instapipe.networks.weights import load_generator
-from instapipe.structures import frame
 from instapipe.translation.engines.artefacts import Artefacts
 from instapipe.translation.engines.choice import Choice, choose_engine
 from instapipe.translation.engines.run import Engine, build
@@ -57,11 +57,7 @@ class Translator:
     def _step(
         self, pixels: NDArray[np.float32], masks: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        shown = masks
-        if self._shown == "union":
-            shown = np.asarray(masks.any(axis=0, keepdims=True))
-        elif self._shown == "none":
-            shown = frame((masks.shape[1], masks.shape[2]))[None]
+        shown = shown_masks(masks, self._shown)
         image = pixels.transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
         raw, mattes = self._engine.run(np.ascontiguousarray(image), shown.astype(np.float32) * 2 - 1)
         painted = (raw.transpose(1, 2, 0) + 1) * np.float32(127.5)

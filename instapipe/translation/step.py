@@ -29,18 +29,25 @@ class StepResult:
 
 
 def translate_step(
-    generator: SetGenerator, image: Tensor, masks: Tensor, valid: Tensor, compositing: CompositingConfig
+    generator: SetGenerator,
+    image: Tensor,
+    masks: Tensor,
+    valid: Tensor,
+    compositing: CompositingConfig,
+    painted: Tensor | None = None,
 ) -> StepResult:
     """Translate the valid instances of each sample together.
 
     image: (B, 3, H, W) in [-1, 1].  masks: (B, N, H, W) in [-1, 1].  valid: bool (B, N).
+    painted: bool (B, 1, H, W), what earlier steps made; with `matte`, no hole is filled over it.
     A sample without a valid instance comes back as it was.
     """
     raw, new_masks = generator(image, masks, valid)
     if compositing.mode == "whole":
         changed = valid.any(dim=1)[:, None, None, None]
         return StepResult(raw, new_masks, raw, changed.to(raw.dtype).expand(-1, 1, *raw.shape[-2:]), image)
-    background = backgrounds(image, masks, valid, dilate=compositing.dilate, radius=compositing.inpaint_radius)
+    behind = {"dilate": compositing.dilate, "radius": compositing.inpaint_radius}
+    background = backgrounds(image, masks, valid, painted=painted, **behind)
     matte = union_matte(new_masks, valid, compositing.soften)
     composite = matte * raw + (1 - matte) * background
     composite = torch.where(valid.any(dim=1)[:, None, None, None], composite, image)
