@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,12 @@ from instapipe.imaging.facing import faces_left
 from instapipe.imaging.windows import cut, cut_mask, inside, multiple_of_4, square_window, whole_window
 from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
-from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepRecord
+from instapipe.pipeline.keys import key_of
+from instapipe.pipeline.plan import lay_out, plan_steps
+from instapipe.pipeline.resolve import resolve_weights
+from instapipe.pipeline.settings import TranslateSettings
+from instapipe.pipeline.store import Store
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction, StepRecord
 from instapipe.structures import Mask
 from instapipe.translation.engine import Translator
 from instapipe.translation.native import Blend, _union, blend, without_slivers
@@ -110,6 +116,71 @@ def test_blending_changes_nothing_elsewhere(seed: int, mode: str, background: st
     if mode == "matte":
         kept = out[old & ~changed]
         assert kept.size == 0, "the old animal is nowhere left as it was"
+
+
+def crowd() -> tuple[NDArray[np.uint8], Mask, Mask]:
+    """Grass with two animals side by side, red and blue, that touch; the red one is the larger."""
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    pixels[:] = (40, 120, 30)
+    pixels += np.random.default_rng(0).integers(0, 20, pixels.shape).astype(np.uint8)
+    red, blue = np.zeros((2, 120, 160), np.bool_)
+    red[40:90, 30:90] = True
+    blue[50:85, 90:130] = True
+    pixels[red], pixels[blue] = (200, 20, 20), (20, 20, 200)
+    return pixels, Mask.from_dense(red), Mask.from_dense(blue)
+
+
+def painter(colour: float, shape: NDArray[np.bool_]) -> StepFunction:
+    """A generator that paints this colour in this shape, bool (32, 32), whatever it is shown."""
+    return lambda pixels, masks: (
+        np.full((32, 32, 3), colour, np.float32),
+        np.repeat(shape[None].astype(np.float32), len(masks), axis=0),
+    )
+
+
+def test_in_a_crowd_nothing_is_filled_with_animals_and_nothing_painted_is_lost() -> None:
+    pixels, red, blue = crowd()
+    how = Blend(CompositingConfig(mode="matte", dilate=3))
+    surface = NativeSurface(pixels, (32, 32), how, red.dense() | blue.dense())
+    whole = np.ones((32, 32), np.bool_)
+    slim = np.zeros((32, 32), np.bool_)
+    slim[:, 12:20] = True
+    # The first animal becomes much wider than it was, over the second one; the second one slimmer.
+    first = surface.run(square_window([red.box], 1.6), [red], painter(250, whole))
+    surface.apply(first)
+    wide = first.masks[0].dense()
+    assert (wide & blue.dense()).any()
+    before = surface.picture().copy()
+    second = surface.run(square_window([blue.box], 1.8), [blue], painter(5, slim))
+    surface.apply(second)
+    now = surface.picture()
+    # All but the soft seams: at the border of what was painted, and between the two.
+    behind = cv2.erode((wide & ~blue.dense()).astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
+    assert behind.any()
+    assert np.array_equal(now[behind], before[behind]), "what was painted and not the second animal's place stays"
+    assert not (second.masks[0].dense() & wide & ~blue.dense()).any(), "a returned mask is what can be seen"
+    assert (now[65, 108] < 30).all(), "where it was visible, the second is in front"
+    gone = blue.dense() & ~second.masks[0].dense() & ~wide
+    gone &= ~cv2.dilate(second.masks[0].dense().astype(np.uint8), np.ones((9, 9), np.uint8)).astype(np.bool_)
+    assert gone.any()
+    assert (now[gone][:, 1] > 90).all(), "grass, neither red nor painted nor blue"
+    assert (now[gone][:, [0, 2]] < 90).all()
+
+
+def test_the_key_of_a_step_knows_the_animals_around_it(matte_weights: Path, tmp_path: Path) -> None:
+    """Who else is in the window decides what a hole is filled with: another key. One far away does not matter."""
+    wanted = TranslateSettings(source="sheep", target="giraffe", weights=str(matte_weights))
+    weights = resolve_weights(wanted, Store(tmp_path))
+    layout = lay_out((400, 400), weights, wanted)
+    boxes = {"a": (10, 10, 60, 60), "b": (58, 10, 100, 60), "c": (300, 300, 350, 350)}
+
+    def first_key(names: str) -> str:
+        records = [{"number": k, "box": boxes[name], "digest": name} for k, name in enumerate(names)]
+        steps = plan_steps(records[:1], records, "photo", layout, weights, {}, wanted)
+        return key_of(steps[0].inputs)
+
+    assert first_key("a") != first_key("ab")
+    assert first_key("a") == first_key("ac")
 
 
 def test_a_window_that_replaces_has_a_soft_border() -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instapipe.structures import BoolMask, Mask, Pixels
+from instapipe.structures import BoolMask, Mask
 
+Value = TypeVar("Value", bound=np.generic)
 Rectangle = tuple[int, int, int, int]
 SMALLEST_SIDE = 8
 """Of a window, in photo pixels."""
@@ -47,8 +49,8 @@ def inside(window: Rectangle, size: tuple[int, int]) -> Rectangle:
     return x0, y0, max(x0, min(window[2], size[1])), max(y0, min(window[3], size[0]))
 
 
-def cut(pixels: Pixels, window: Rectangle) -> Pixels:
-    """`pixels`, uint8 (H, W, 3), inside `window`, mirrored at the photo's border: uint8 (h, w, 3), a copy."""
+def cut(pixels: NDArray[Value], window: Rectangle) -> NDArray[Value]:
+    """`pixels` (H, W[, C]) inside `window`, mirrored at the photo's border: (h, w[, C]), a copy."""
     x0, y0, x1, y1 = window
     rows, columns = _mirrored(y0, y1, pixels.shape[0]), _mirrored(x0, x1, pixels.shape[1])
     return np.ascontiguousarray(pixels[np.ix_(rows, columns)])

@@ -60,6 +60,7 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
 
 def plan_steps(
     chosen: Sequence[Mapping[str, Any]],
+    found: Sequence[Mapping[str, Any]],
     photo: str,
     layout: Layout,
     weights: Weights,
@@ -68,6 +69,7 @@ def plan_steps(
 ) -> list[Step]:
     """The steps for the `chosen` instances (records of keys.instance_records), in their order; `photo`: its digest.
 
+    found: the records of all instances of the photo, chosen or not: what a hole is not filled with.
     All instances have their turn: the last step may have fewer.
     """
     per_step = settings.instances_per_step or weights.card.instances_per_step
@@ -96,9 +98,20 @@ def plan_steps(
             "photo": photo,
             "windows": [list(window) for window in windows],
             "masks": [list(digests) for digests in masks],
+            "around": [] if layout.in_floats else _around(found, windows),
         }
         steps.append(Step(tuple(record["number"] for record in group), windows[-1], inputs))
     return steps
+
+
+def _around(found: Sequence[Mapping[str, Any]], windows: Sequence[Rectangle]) -> list[str]:
+    """The digests of what reaches into one of the `windows`, sorted."""
+    digests = set()
+    for record in found:
+        x0, y0, x1, y1 = record["box"]
+        if any(x0 < right and left < x1 and y0 < bottom and top < y1 for left, top, right, bottom in windows):
+            digests.add(record["digest"])
+    return sorted(digests)
 
 
 def _window(boxes: Sequence[Rectangle], layout: Layout, weights: Weights) -> Rectangle:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from instapipe import imaging
 from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step, Stopped
@@ -47,17 +49,25 @@ class Rollout:
         return Instances(size, masks, (self.target,) * len(masks), scores, numbers)
 
 
-def surface_for(photo: Photo, layout: Layout, blend: Blend) -> Surface:
-    """Where the rollout of `photo` happens."""
+def surface_for(
+    photo: Photo, layout: Layout, blend: Blend, found: Sequence[int], pick: Callable[[Sequence[int]], Instances]
+) -> Surface:
+    """Where the rollout of `photo` happens; `found`: the numbers of all its instances, chosen or not."""
     if layout.in_floats and layout.model_size is not None:
         return ModelSurface(photo.pixels, layout.frame, layout.model_size, blend)
-    return NativeSurface(photo.pixels, layout.model_size, blend)
+    animals = np.zeros(photo.size, dtype=np.bool_)
+    for number in found:
+        (mask,) = pick([number]).masks
+        x0, y0, x1, y1 = mask.box
+        animals[y0:y1, x0:x1] |= mask.crop
+    return NativeSurface(photo.pixels, layout.model_size, blend, animals)
 
 
 def roll_out(
     photo: Photo,
     pick: Callable[[Sequence[int]], Instances],
     steps: Sequence[Step],
+    found: Sequence[int],
     layout: Layout,
     blend: Blend,
     target: str,
@@ -65,12 +75,12 @@ def roll_out(
     step_function: StepFunction,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Rollout:
-    """Translate by `steps`; `pick` gives the instances of these numbers.
+    """Translate by `steps`; `pick` gives the instances of these numbers, of which the photo has those of `found`.
 
     One step's masks and buffers are alive at a time, so that memory does not grow with the number of instances.
     Raises Stopped between two steps once `stopped` says so: what was computed stays in the cache.
     """
-    surface = surface_for(photo, layout, blend)
+    surface = surface_for(photo, layout, blend, found, pick)
     side = imaging.frame_side(len(steps) + 1)
     before = [outline for step in steps for outline in imaging.outlines(pick(step.numbers), side)]
     rollout = Rollout(photo.pixels, target)

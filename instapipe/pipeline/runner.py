@@ -195,7 +195,9 @@ class Runner:
         hits += [name for name, entry in (("segment", segmented), ("filter", chosen_entry)) if not entry.fresh]
         layout = lay_out(size, self.weights, self.settings)
         prepared = Prepared(facts, segmented, selection, origin, layout, ())
-        steps = plan_steps(_chosen(prepared), photo.digest, layout, self.weights, self.engine, self.settings)
+        steps = plan_steps(
+            _chosen(prepared), _found(prepared), photo.digest, layout, self.weights, self.engine, self.settings
+        )
         return Prepared(facts, segmented, selection, origin, layout, tuple(steps)), hits
 
     def _record(self, path: Path) -> masks.Record | None:
@@ -219,7 +221,16 @@ class Runner:
 
         blend = Blend(self.weights.card.compositing, self.settings.background, self.settings.seam)
         return roll_out(
-            photo.photo, pick, prepared.steps, prepared.layout, blend, self.settings.target, self.store, step, stopped
+            photo.photo,
+            pick,
+            prepared.steps,
+            [record["number"] for record in _found(prepared)],
+            prepared.layout,
+            blend,
+            self.settings.target,
+            self.store,
+            step,
+            stopped,
         )
 
     def _result(self, photo: stages.PhotoInput, prepared: Prepared, entry: Entry, status: Status) -> dict[str, Any]:
@@ -254,7 +265,12 @@ class Runner:
         }
 
 
+def _found(prepared: Prepared) -> list[Mapping[str, Any]]:
+    """The records of all instances, in the segmenter's order."""
+    return list(prepared.segmented.json("instances.json")["instances"])
+
+
 def _chosen(prepared: Prepared) -> list[Mapping[str, Any]]:
     """The records of the selected instances, in their order."""
-    records = {record["number"]: record for record in prepared.segmented.json("instances.json")["instances"]}
+    records = {record["number"]: record for record in _found(prepared)}
     return [records[number] for number in prepared.selection.numbers]

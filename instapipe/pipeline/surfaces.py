@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from instapipe.imaging.windows import Rectangle, cut, cut_mask, inside
 from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
 from instapipe.structures import Mask, Pixels
-from instapipe.translation.native import Blend, blend, distance, without_slivers
+from instapipe.translation.native import Blend, blend, distance, in_front, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
 State = NDArray[np.float32]
@@ -80,10 +80,19 @@ class Surface(Protocol):
 class NativeSurface:
     """The photo itself, uint8: each step works on a window of it and is blended back at the photo's scale."""
 
-    def __init__(self, photo: Pixels, model_size: tuple[int, int] | None, settings: Blend) -> None:
+    def __init__(
+        self,
+        photo: Pixels,
+        model_size: tuple[int, int] | None,
+        settings: Blend,
+        animals: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole."""
         self._pixels = photo.copy()
         self._model_size = model_size
         self._settings = settings
+        self._animals = animals
+        self._painted = np.zeros(photo.shape[:2], dtype=np.bool_)
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
         size = (self._pixels.shape[0], self._pixels.shape[1])
@@ -99,13 +108,18 @@ class NativeSurface:
         for mask in masks:
             old |= cut_mask(mask, window)
         open_sides = (x0 > 0, y0 > 0, x1 < size[1], y1 < size[0])
-        blended, changed = blend(pixels, old, raw, mattes, self._settings, open_sides=open_sides)
+        painted = cut(self._painted, window)
+        animals = None if self._animals is None else cut(self._animals, window)
+        blended, changed = blend(
+            pixels, old, raw, mattes, self._settings, open_sides=open_sides, painted=painted, animals=animals
+        )
         left, top, right, bottom = inside(window, size)
         part = changed[top - y0 : bottom - y0, left - x0 : right - x0]
         region = Mask.from_crop(size, (left, top), part)
         cx0, cy0, cx1, cy1 = region.box
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
-        return StepRecord(_each(mattes, len(masks), window, size), region, patch)
+        hidden = in_front(painted, old) if self._settings.compositing.mode == "matte" else None
+        return StepRecord(_each(mattes, len(masks), window, size, hidden), region, patch)
 
     def apply(self, record: StepRecord) -> None:
         x0, y0, x1, y1 = record.changed.box
@@ -113,6 +127,9 @@ class NativeSurface:
             raise ValueError("expected a step of the photo's own scale")
         where = record.changed.crop
         self._pixels[y0:y1, x0:x1][where] = record.patch[where]
+        for mask in record.masks:
+            x0, y0, x1, y1 = mask.box
+            self._painted[y0:y1, x0:x1] |= mask.crop
 
     def picture(self) -> Pixels:
         return self._pixels
@@ -169,7 +186,12 @@ class ModelSurface:
         return out
 
 
-def _each(mattes: State, count: int, window: Rectangle, size: tuple[int, int]) -> tuple[Mask, ...]:
-    """The translated mask of each of `count` instances: they share it where there is one matte for all."""
-    new = tuple(enlarged_mask(matte, window, size) for matte in mattes)
+def _each(
+    mattes: State, count: int, window: Rectangle, size: tuple[int, int], hidden: NDArray[np.bool_] | None = None
+) -> tuple[Mask, ...]:
+    """The translated mask of each of `count` instances: they share it where there is one matte for all.
+
+    hidden: bool, of the window's size: what is covered there by others.
+    """
+    new = tuple(enlarged_mask(matte, window, size, hidden) for matte in mattes)
     return new * count if len(new) < count else new

@@ -23,6 +23,8 @@ _FAINT = 0.02
 _FEATHER = 1 / 16
 """Width of the soft border of a window that replaces the photo's, as a share of its shorter side."""
 _SOLID = 0.25
+_MOST_UNFIT = 0.85
+"""Where hole and animals cover more of a window than this, animals may be copied from after all."""
 _LEAST_PART = 1 / 20
 """A part of a matte apart from its largest one and smaller than this share of it is a sliver, not a leg."""
 
@@ -71,12 +73,16 @@ def blend(
     settings: Blend,
     *,
     open_sides: tuple[bool, bool, bool, bool] = (False, False, False, False),
+    painted: BoolMask | None = None,
+    animals: BoolMask | None = None,
 ) -> tuple[Pixels, BoolMask]:
     """Blend one step's output into `window`.
 
     window: uint8 (H, W, 3), the photo's own scale.  old: bool (H, W), the step's masks together.
     raw: float32 (h, w, 3) in [0, 255], the generator's image at the model's size.  mattes: float32 (n, h, w) in [0, 1].
     open_sides: (left, top, right, bottom): where the window ends inside the photo, so that a border would show.
+    painted: bool (H, W), the animals that earlier steps made: a matte changes them under `old` alone (see `in_front`).
+    animals: bool (H, W), all that is no background: no hole is filled with it.
 
     Returns the new window, uint8 (H, W, 3), and where it may differ, bool (H, W).
     """
@@ -86,6 +92,9 @@ def blend(
         weight = enlarged(_union(mattes, settings.compositing.soften), size)
         # A neck that leaves the window fades out there instead of being cut.
         weight = np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * _ramp(size, open_sides)
+        if painted is not None and painted.any():
+            width = max(1, round(settings.compositing.soften * scale))
+            weight *= 1 - cv2.blur(in_front(painted, old).astype(np.float32), (width, width))
     else:
         weight = _ramp(size, open_sides) if settings.background == "natural" else np.ones(size, np.float32)
     rim = settings.compositing.dilate * scale
@@ -95,7 +104,7 @@ def blend(
         new = enlarged(mattes.max(axis=0, initial=0), size) >= 0.5
         weight *= np.clip(1 - distance(old | new) / (seam + 1), 0, 1)
     if settings.compositing.mode == "matte":
-        background, hole = remove_instances(window, old, rim=rim)
+        background, hole = remove_instances(window, old, rim=rim, painted=painted, animals=animals)
         changed = hole | (weight > 0)
     else:
         background, changed = window, weight > 0
@@ -107,23 +116,47 @@ def blend(
     weight, where = weight[part], changed[part]
     # One channel at a time: on 20 megapixels three float planes together would be the peak of the memory.
     for channel in range(3):
-        painted = enlarged(np.ascontiguousarray(raw[:, :, channel]), size, smooth=True)[part]
-        mixed = weight * painted + (1 - weight) * background[:, :, channel][part]
+        fresh = enlarged(np.ascontiguousarray(raw[:, :, channel]), size, smooth=True)[part]
+        mixed = weight * fresh + (1 - weight) * background[:, :, channel][part]
         target = out[:, :, channel][part]
         target[where] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)[where]
     return out, changed
 
 
-def remove_instances(window: Pixels, old: BoolMask, *, rim: float) -> tuple[Pixels, BoolMask]:
+def in_front(painted: BoolMask, old: BoolMask) -> BoolMask:
+    """Which of the animals that earlier steps `painted` stay in front of one that is made from `old`; bool (H, W).
+
+    Masks of a photo show what is visible, so where `old` is, nothing was in front of it, and there the new animal may
+    cover what was painted since. Everywhere else the larger ones, which come first, are taken for the nearer ones.
+    """
+    return painted & ~old
+
+
+def remove_instances(
+    window: Pixels,
+    old: BoolMask,
+    *,
+    rim: float,
+    painted: BoolMask | None = None,
+    animals: BoolMask | None = None,
+) -> tuple[Pixels, BoolMask]:
     """`window` with what lies under `old` filled in from around it, and where it changed.
 
-    The hole reaches `rim` pixels further than `old`; over the rim the filling fades into the photo.
+    The hole reaches `rim` pixels further than `old`, but not into what earlier steps `painted`; over the rim the filling
+    fades into the photo. What it is filled with comes from outside `animals` wherever there is enough of that.
     """
     away = distance(old)
     hole = away <= rim if rim >= 1 else old
+    if painted is not None:
+        hole = hole & ~painted
     if not hole.any() or hole.all():
         return window, np.zeros(old.shape, dtype=np.bool_)
-    filled = fill(window, hole)
+    wider = hole
+    for unfit in (painted, animals):
+        if unfit is not None and unfit.any():
+            # With their rim: a mask's border is never exact, and a painted one is soft.
+            wider = wider | (distance(unfit) <= rim)
+    filled = fill(window, wider if wider.mean() <= _MOST_UNFIT else hole)
     out = window.copy()
     fade = np.clip((rim + 1 - away) / (rim / 2 + 1), 0, 1)[hole]
     for channel in range(3):

@@ -53,9 +53,14 @@ def enlarged(plane: NDArray[np.float32], size: tuple[int, int], *, smooth: bool 
     return np.asarray(cv2.resize(plane, (size[1], size[0]), interpolation=method), dtype=np.float32)
 
 
-def enlarged_mask(matte: NDArray[np.float32], window: Rectangle, size: tuple[int, int]) -> Mask:
-    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5."""
+def enlarged_mask(
+    matte: NDArray[np.float32], window: Rectangle, size: tuple[int, int], hidden: BoolMask | None = None
+) -> Mask:
+    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5, and not
+    `hidden`, bool of the window's size."""
     x0, y0, x1, y1 = window
     dense = enlarged(matte, (y1 - y0, x1 - x0)) >= 0.5
+    if hidden is not None:
+        dense &= ~hidden
     left, top, right, bottom = inside(window, size)
     return Mask.from_crop(size, (left, top), dense[top - y0 : bottom - y0, left - x0 : right - x0])
