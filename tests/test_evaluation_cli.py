@@ -58,7 +58,9 @@ def test_everything_is_measured_and_written(cli: Cli, world: Path, tmp_path: Pat
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert done.json == [metrics]
-    assert list(metrics["arms"]) == ["given masks", "smallest first", "random order", "copy of the input"]
+    assert list(metrics["arms"]) == [
+        "given masks", "smallest first", "random order", "copy of the input", "untouched, as they are",
+    ]  # fmt: skip
     # Each photo has one sheep over 48 pixels and one under: the denominator is three, whatever happens.
     assert metrics["data"] == {
         "file": "instances_val.json", "split": "val", "photos": 3, "instances": 3, "format": "png in, png out",
@@ -121,6 +123,10 @@ def test_the_bundled_judge_sees_real_sheep_and_is_not_taken_in_by_a_copy() -> No
     scored = score_case(copy_case("sheep.jpg", pixels, sheep, "sheep"), judge, source="sheep", target="giraffe")
     assert {row.kind for row in scored.instances} == {"residual"}
     assert scored.background.identical == 1.0
+    as_they_are = copy_case("sheep.jpg", pixels, sheep, "sheep", wanted="sheep")
+    real = score_case(as_they_are, judge, source="sheep", target="giraffe")
+    assert {row.kind for row in real.instances} == {"translated"}
+    assert real.seen == real.wanted == len(sheep)
 
 
 @pytest.mark.skipif(not bundled_judges(), reason="no judge in weights/")

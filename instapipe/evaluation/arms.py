@@ -34,7 +34,8 @@ class Arm:
     """One way of translating the photos.
 
     masks: `given` (the data set's), `predicted` (the segmenter's), `none` (the photo is copied).  fault, amount: how
-    the given masks are made worse.  settings: on top of the evaluation's own.
+    the given masks are made worse.  settings: on top of the evaluation's own.  wanted: what the animals should be seen
+    as afterwards.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Arm:
     fault: Fault = "none"
     amount: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Literal["target", "source"] = "target"
 
     def __post_init__(self) -> None:
         if self.fault != "none" and self.masks != "given":
@@ -49,6 +51,8 @@ class Arm:
 
 
 GIVEN, PREDICTED, COPY = Arm("given masks"), Arm("predicted masks", "predicted"), Arm("copy of the input", "none")
+UNTOUCHED = Arm("untouched, as they are", "none", wanted="source")
+"""What the judge sees of the real animals in the same photos, by the same rules: the most that it can find."""
 ORDERS = (
     Arm("smallest first", settings={"order": "size-ascending"}),
     Arm("random order", settings={"order": "random"}),
@@ -70,7 +74,7 @@ def arms_of(suite: str) -> list[Arm]:
         raise UsageError(f"no suite {suite!r}; known: {', '.join(SUITES)}")
     more: dict[str, Sequence[Arm]] = {"masks": (), "order": ORDERS, "steps": STEPS, "worse": WORSE}
     parts = more[suite] if suite != "all" else (*ORDERS, *STEPS, *WORSE)
-    return [GIVEN, PREDICTED, *parts, COPY]
+    return [GIVEN, PREDICTED, *parts, COPY, UNTOUCHED]
 
 
 class Translating:
@@ -130,7 +134,8 @@ class Translating:
         """The case of one photo. Raises InputError."""
         pixels = photo.pixels()
         if self._runner is None:
-            return copy_case(photo.name, pixels, photo.instances, self._settings.source, photo.made_by)
+            wanted = self._settings.source if self.arm.wanted == "source" else None
+            return copy_case(photo.name, pixels, photo.instances, self._settings.source, photo.made_by, wanted)
         data = read_bytes(photo.path)
         prepared = self._runner.prepare(data, str(photo.path), photo.path)
         everything = read_instances(prepared.segmented.files)

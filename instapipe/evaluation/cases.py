@@ -17,7 +17,7 @@ class Case:
     name: the photo's.  before, after: uint8 (H, W, 3).  listed: every instance known to be in the photo before, all
     classes.  made_by: who drew each.  returned: per listed instance the mask that the translator returned, None where
     it was not translated.  extra: returned masks of instances that nobody listed.  changed: where pixels were
-    allowed to change; None: nowhere (a copy).
+    allowed to change; None: nowhere (a copy).  wanted: the class that its instances should be seen as; None: the target.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Case:
     made_by: tuple[str, ...] = ()
     extra: tuple[Mask, ...] = ()
     changed: Mask | None = None
+    wanted: str | None = None
 
     def __post_init__(self) -> None:
         if self.before.shape != self.after.shape:
@@ -69,7 +70,18 @@ def case_of(
     return Case(name, before, translation.pixels, listed, returned, made_by, extra, translation.changed)
 
 
-def copy_case(name: str, pixels: Pixels, listed: Instances, source: str, made_by: tuple[str, ...] = ()) -> Case:
-    """The baseline that any measure must fail: the photo as it was, its own masks called the translation's."""
+def copy_case(
+    name: str,
+    pixels: Pixels,
+    listed: Instances,
+    source: str,
+    made_by: tuple[str, ...] = (),
+    wanted: str | None = None,
+) -> Case:
+    """The photo as it was, its own masks called the translation's.
+
+    The baseline that any measure must fail; or, where `wanted` is the source itself, what the judge makes of real animals
+    in the same photos: no translation can be asked for more.
+    """
     returned = tuple(m if label == source else None for m, label in zip(listed.masks, listed.labels, strict=True))
-    return Case(name, pixels, pixels, listed, returned, made_by)
+    return Case(name, pixels, pixels, listed, returned, made_by, wanted=wanted)

@@ -72,6 +72,7 @@ class ScoredCase:
 
 def score_case(case: Case, witness: Judge, *, source: str, target: str) -> ScoredCase:
     """Everything there is to say about one case, given a judge (`witness`)."""
+    target = case.wanted or target
     detections = witness.detect(case.after).instances
     verdicts = judge(case.listed, case.returned, detections, source=source, target=target)
     boxes = [_box(case.returned[v.source]) for v in verdicts if v.source is not None and v.touched]
@@ -93,7 +94,7 @@ def score_case(case: Case, witness: Judge, *, source: str, target: str) -> Score
             crops.append(cut_out(case.after, after))
             places.append(len(rows))
         rows.append(_row(case, verdict, source, probability, called, foreign))
-    before = sum(label == target for label in case.listed.labels)
+    before = sum(label == target != source for label in case.listed.labels)
     whole = witness.classify(case.after, [(0, 0, case.after.shape[1], case.after.shape[0])])[0]
     return ScoredCase(
         case.name,

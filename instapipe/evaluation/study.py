@@ -136,12 +136,15 @@ def run_arms(
     scored: dict[str, list[ScoredCase]] = {}
     for name, make in arms.items():
         cases: list[ScoredCase] = []
+        wanted = target
         for number, photo in enumerate(photos):
-            cases.append(score_case(make(photo), witness, source=source, target=target))
+            case = make(photo)
+            wanted = case.wanted or target
+            cases.append(score_case(case, witness, source=source, target=target))
             progress(name, number + 1, len(photos))
         outputs = [_counted_crops(case) for case in cases]
         summaries[name] = {
-            **summarise(cases, target, seed=seed),
+            **summarise(cases, wanted, seed=seed),
             "distances": [
                 distances(outputs, reference.real, untouched, reference.known, network, seed=seed)
                 for network in networks
