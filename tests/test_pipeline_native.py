@@ -294,11 +294,26 @@ def test_slivers_apart_from_the_animal_go_and_legs_stay() -> None:
     matte[4:9, 50:54] = 0.8  # a sliver: 20 px, with a faint edge
     matte[4:9, 54] = 0.1
     matte[39, 40] = 0.1  # the body's own faint edge
-    out = without_slivers(matte)
+    two = np.zeros(matte.shape, np.bool_)
+    two[5:20], two[30:40] = True, True
+    out = without_slivers(matte, two)
     assert not out[:12, 45:].any()
     kept = matte.copy()
     kept[4:9, 50:55] = 0
     assert np.array_equal(out, kept)
-    assert without_slivers(kept) is kept
+    assert without_slivers(kept, two) is kept
     empty = np.zeros((8, 8), np.float32)
-    assert without_slivers(empty) is empty
+    assert without_slivers(empty, empty > 0) is empty
+
+
+def test_an_animal_in_one_piece_stays_in_one_piece() -> None:
+    matte = np.zeros((60, 60), np.float32)
+    matte[10:30, 10:40] = 1
+    matte[40:50, 10:17] = 1  # a leg, apart: a ninth of the body
+    whole, behind_a_post = np.zeros((2, 60, 60), np.bool_)
+    whole[10:30] = True
+    behind_a_post[10:30, :20], behind_a_post[10:30, 25:40] = True, True
+    assert without_slivers(matte, behind_a_post) is matte
+    alone = without_slivers(matte, whole)
+    assert not alone[35:].any()
+    assert np.array_equal(alone[:35], matte[:35])

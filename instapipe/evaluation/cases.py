@@ -17,7 +17,7 @@ class Case:
     name: the photo's.  before, after: uint8 (H, W, 3).  listed: every instance known to be in the photo before, all
     classes.  made_by: who drew each.  returned: per listed instance the mask that the translator returned, None where
     it was not translated.  extra: returned masks of instances that nobody listed.  changed: where pixels were
-    allowed to change; None: nowhere (a copy).  wanted: the class that its instances should be seen as; None: the target.
+    allowed to change; None: nowhere (a copy).  wanted: what its instances should be seen as; None: the target.
     """
 
     name: str
@@ -80,8 +80,8 @@ def copy_case(
 ) -> Case:
     """The photo as it was, its own masks called the translation's.
 
-    The baseline that any measure must fail; or, where `wanted` is the source itself, what the judge makes of real animals
-    in the same photos: no translation can be asked for more.
+    The baseline that any measure must fail; or, where `wanted` is the source itself, what the judge makes of real
+    animals in the same photos: no translation can be asked for more.
     """
     returned = tuple(m if label == source else None for m, label in zip(listed.masks, listed.labels, strict=True))
     return Case(name, pixels, pixels, listed, returned, made_by, wanted=wanted)

@@ -99,11 +99,11 @@ class NativeSurface:
         x0, y0, x1, y1 = window
         model_size = self._model_size or (y1 - y0, x1 - x0)
         pixels = cut(self._pixels, window)
-        raw, mattes = step(
-            shrink(pixels, model_size), np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
-        )
+        shown = np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
+        raw, mattes = step(shrink(pixels, model_size), shown)
         if self._settings.compositing.mode == "matte":
-            mattes = np.stack([without_slivers(matte) for matte in mattes])
+            olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
+            mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
         old = np.zeros(pixels.shape[:2], dtype=np.bool_)
         for mask in masks:
             old |= cut_mask(mask, window)

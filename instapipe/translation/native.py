@@ -27,6 +27,8 @@ _MOST_UNFIT = 0.85
 """Where hole and animals cover more of a window than this, animals may be copied from after all."""
 _LEAST_PART = 1 / 20
 """A part of a matte apart from its largest one and smaller than this share of it is a sliver, not a leg."""
+_LEAST_PIECE = 1 / 6
+"""The same where the old animal was in one piece: then the new one is, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,16 @@ def distance(mask: BoolMask) -> NDArray[np.float32]:
     return np.asarray(cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_5), dtype=np.float32)
 
 
-def without_slivers(matte: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A matte, float32 (h, w) in [0, 1], without the small parts that lie apart from the animal."""
-    count, parts, facts, _ = cv2.connectedComponentsWithStats((matte >= _SOLID).astype(np.uint8), connectivity=8)
-    areas = facts[:, cv2.CC_STAT_AREA]
-    small = [part for part in range(1, count) if areas[part] < _LEAST_PART * areas[1:].max()]
+def without_slivers(matte: NDArray[np.float32], old: BoolMask) -> NDArray[np.float32]:
+    """A matte, float32 (h, w) in [0, 1], without the small parts that lie apart from the animal.
+
+    old: bool (h, w), the mask that it was made from. Behind a post an animal comes in several pieces, and the new may.
+    """
+    _, areas = _parts(old)
+    pieces = int((areas >= _LEAST_PART * areas.max(initial=0)).sum())
+    least = _LEAST_PIECE if pieces == 1 else _LEAST_PART
+    parts, areas = _parts(matte >= _SOLID)
+    small = [part for part, area in enumerate(areas, start=1) if area < least * areas.max()]
     if not small:
         return matte
     slivers = np.isin(parts, small)
@@ -63,6 +70,12 @@ def without_slivers(matte: NDArray[np.float32]) -> NDArray[np.float32]:
     kept = (parts > 0) & ~slivers
     near = cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return np.where(edge & ~near | slivers, np.float32(0), matte)
+
+
+def _parts(mask: BoolMask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The connected parts of `mask`: int32 (h, w), numbered from 1, 0 outside; and the area of each in pixels."""
+    _, parts, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    return np.asarray(parts, np.int32), np.asarray(facts[1:, cv2.CC_STAT_AREA], np.int32)
 
 
 def blend(
@@ -142,8 +155,8 @@ def remove_instances(
 ) -> tuple[Pixels, BoolMask]:
     """`window` with what lies under `old` filled in from around it, and where it changed.
 
-    The hole reaches `rim` pixels further than `old`, but not into what earlier steps `painted`; over the rim the filling
-    fades into the photo. What it is filled with comes from outside `animals` wherever there is enough of that.
+    The hole reaches `rim` pixels further than `old`, but not into what earlier steps `painted`; over the rim the
+    filling fades into the photo. What it is filled with comes from outside `animals` wherever there is enough of that.
     """
     away = distance(old)
     hole = away <= rim if rim >= 1 else old

@@ -56,8 +56,8 @@ def enlarged(plane: NDArray[np.float32], size: tuple[int, int], *, smooth: bool 
 def enlarged_mask(
     matte: NDArray[np.float32], window: Rectangle, size: tuple[int, int], hidden: BoolMask | None = None
 ) -> Mask:
-    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5, and not
-    `hidden`, bool of the window's size."""
+    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5
+    and not `hidden`, bool of the window's size."""
     x0, y0, x1, y1 = window
     dense = enlarged(matte, (y1 - y0, x1 - x0)) >= 0.5
     if hidden is not None:
