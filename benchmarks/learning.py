@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 RESULTS = HERE / "results" / "learning.json"
 BASE, PREDICTED = "sequential", "predicted masks"
-ALL_AT_ONCE = {"data__instances_per_step": 5, "steps": 160}
+ALL_AT_ONCE = {"data__instances_per_step": 5, "steps": 213}
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
     PREDICTED: {"predicted": 600},
@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "smallest first": {"data__order": "smallest"},
     "random order": {"data__order": "random"},
     "no context": {"losses__context": 0},
-    "union mask": {"data__masks": "union", "data__max_instances": 1, "data__instances_per_step": 1, "steps": 160},
+    "union mask": {"data__masks": "union", "data__max_instances": 1, "data__instances_per_step": 1, "steps": 213},
     "plain CycleGAN": {
         "data__masks": "none",
         "data__max_instances": 1,
@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "compositing__mode": "whole",
         "losses__context": 0,
         "losses__cycle_masks": 0,
-        "steps": 160,
+        "steps": 213,
     },
     "predicted, mask noise": {"predicted": 600, "noise": True},
     "worse predicted masks": {"predicted": 160},

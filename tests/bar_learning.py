@@ -27,7 +27,7 @@ from instapipe.translation.step import instance_steps, translate_step
 from instapipe.verdict.matching import pair
 
 SETTINGS = """
-steps: 72
+steps: 96
 batch_size: 4
 data: {mode: photo, size: 32, load_size: 32, max_instances: 5, instances_per_step: 2, order: largest}
 generator: {form: resize, width: 8, encoder_blocks: 1, decoder_blocks: 1}

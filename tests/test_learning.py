@@ -28,7 +28,7 @@ def scenes() -> list[world.Scene]:
 
 
 def test_it_learns(scenes: list[world.Scene], tmp_path: Path) -> None:
-    """Two thirds of the long form's steps, through the loop of `instapipe train`."""
+    """Half of the long form's steps, through the loop of `instapipe train`."""
     config = learning.settings(steps=48)
     generator = learning.learn(config, learning.domains(config, config.seed), tmp_path)
     scores = learning.score(scenes, learning.translated(generator, config, scenes))
