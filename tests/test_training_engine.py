@@ -16,6 +16,7 @@ from conftest import REPOSITORY, Cli
 from torch import Tensor
 from training_worlds import SMALL, arguments, assert_same, networks_of, random_batch, step_of, write_world
 
+from instapipe.data.noise import MaskNoise
 from instapipe.errors import ConfigError, TrainingError
 from instapipe.networks.blocks import set_recompute
 from instapipe.training import checkpoint
@@ -183,6 +184,28 @@ def test_a_resumed_run_needs_the_same_data(cli: Cli, world: Path, tmp_path: Path
     assert cli(*call[:-1], "2", "--resume", "--set", "batch_size=1", "--set", "accumulate=2").code == 0
 
 
+def test_a_resumed_run_needs_the_same_mask_noise(cli: Cli, world: Path, tmp_path: Path) -> None:
+    """Its content, not its name alone; a run of a version that kept no digest of it goes on."""
+    path = tmp_path / "noise.json"
+    noise = MaskNoise(
+        segmenter="s", labels=("sheep",), instances=9, drop=0.0, merge=0.0, offset=(0.0, 0.0), holes=(0, 0)
+    )
+    path.write_text(noise.model_dump_json())
+    call = arguments(world, tmp_path / "run", "--set", f"data.mask_noise={path}", "--steps")
+    assert cli(*call, 1).code == 0
+    assert cli(*call, 2, "--resume").code == 0
+    path.write_text(noise.model_copy(update={"drop": 0.25}).model_dump_json())
+    ran = cli(*call, 3, "--resume")
+    assert ran.code == 1
+    assert f"other content of the mask noise {str(path)!r}" in ran.err
+    assert "--from goes on from this one's folder" in ran.err
+    record = tmp_path / "run" / "config.json"
+    content = json.loads(record.read_text())
+    del content["data"]["mask noise"]
+    record.write_text(json.dumps(content))
+    assert cli(*call, 3, "--resume").code == 0
+
+
 def test_the_best_is_kept_apart_and_exported(cli: Cli, world: Path, tmp_path: Path) -> None:
     """Held-out scores in the log, `best.pt` beside the last k, `weights export --best`; TensorBoard beside the log."""
     pytest.importorskip("tensorboard")
@@ -244,6 +267,46 @@ def test_losses_that_run_away_are_told_once() -> None:
     told = [said for _ in range(3 * PATIENCE) for said in watch(won)]
     assert len(told) == 1
     assert "critic_target" in told[0]
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",  # traces forward and backward, and leaves out the C++ compiler
+        pytest.param(
+            "inductor",
+            marks=pytest.mark.skipif(
+                "INSTAPIPE_COMPILE" not in os.environ,
+                reason="compiling took four minutes on two busy cores: INSTAPIPE_COMPILE=1 runs it",
+            ),
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # what tracing looks at is no leaf
+def test_compiled_generators_are_the_same_generators(backend: str) -> None:
+    """Output and gradients, whatever the number of masks; the same names in what is saved."""
+    bare = SMALL.generator.model_copy(update={"encoder_blocks": 0, "decoder_blocks": 0})  # less to trace
+    config = SMALL.model_copy(update={"generator": bare})
+    plain, compiled = (networks_of(config).source_to_target for _ in range(2))
+    before = torch.compiler.get_default_backend()
+    torch.compiler.set_default_backend(backend)
+    try:
+        assert compile_parts([compiled], 32) == "the generators are compiled"
+        assert all(parameter.grad is None for parameter in compiled.parameters())
+        for counts in ([2], [1, 2]):
+            batch = random_batch(0, counts)
+            made = []
+            for generator in (plain, compiled):
+                generator.zero_grad()
+                image, masks = generator(batch.image.float(), batch.masks.float(), batch.valid)
+                (image.square().mean() + masks.square().mean()).backward()
+                made.append((image, masks, generator.encoder_mask.stem[0].weight.grad))
+            for one, two in zip(*made, strict=True):
+                assert torch.allclose(one, two, atol=1e-3)
+        assert set(compiled.state_dict()) == set(plain.state_dict())
+    finally:
+        torch.compiler.set_default_backend(before)
+        torch.compiler.reset()
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from instapipe.config import Direction, TranslatorCard, build
+from instapipe.config import Direction, TranslatorCard
 from instapipe.errors import TrainingError
 from instapipe.networks.weights import save_translator
 from instapipe.training import checkpoint
-from instapipe.training.config import TrainConfig
-from instapipe.training.record import RESOLVED
+from instapipe.training.record import settings_of
 from instapipe.training.run import DIRECTIONS
 
 
@@ -29,11 +27,7 @@ def export_run(run: Path, folder: Path, facts: dict[str, Any] | None = None, *, 
     state = checkpoint.load(kept) if best else checkpoint.load_latest(run / "checkpoints")
     if state is None:
         raise TrainingError(f"{str(run)!r} holds no checkpoint")
-    try:
-        settings = json.loads((run / RESOLVED).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{str(run)!r} holds no {RESOLVED} of a run: {error}") from error
-    config = build(TrainConfig, settings["config"], str(run / RESOLVED))
+    settings, config = settings_of(run)
     initial = settings.get("initial")
     matte = config.compositing.mode == "matte"
     card = TranslatorCard(

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from instapipe.config import GeneratorConfig, build
+from instapipe.config import GeneratorConfig
 from instapipe.errors import TrainingError
 from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
 from instapipe.training import checkpoint
 from instapipe.training.config import TrainConfig
-from instapipe.training.record import RESOLVED, read_settings
+from instapipe.training.record import settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,7 @@ class Initial:
         state = checkpoint.load_latest(folder / "checkpoints")
         if state is None:
             raise TrainingError(f"{str(folder)!r} holds no checkpoint to start from")
-        settings = read_settings(folder)
-        if settings is None:
-            raise TrainingError(f"{str(folder)!r} holds no {RESOLVED} of a run")
-        config = build(TrainConfig, settings["config"], str(folder / RESOLVED))
+        settings, config = settings_of(folder)
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in state["networks"].items():
             part, _, rest = key.partition(".")

@@ -24,7 +24,10 @@ FREE = ("steps", "sample_every", "save_every", "keep", "validate_every", "tensor
 """Settings that may change when a run goes on: no weight depends on them, the end apart."""
 DIVISION = ("batch_size", "accumulate", "checkpointing", "compile")
 """How the work is divided: may change as long as a step sees as many samples."""
+NOISE = "mask noise"
+"""The name of its digest among those of the data."""
 _SHOWN = 3
+_ANEW = "start a new run (--from goes on from this one's folder, or from its exported weights)"
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -39,6 +42,14 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise TrainingError(f"{str(path)!r} is not the record of a run")
     return content
+
+
+def settings_of(folder: Path) -> tuple[dict[str, Any], TrainConfig]:
+    """The content of `config.json` of a run that must be there, and the settings in it. Raises TrainingError."""
+    content = read_settings(folder)
+    if content is None:
+        raise TrainingError(f"{str(folder)!r} holds no {RESOLVED} of a run")
+    return content, build(TrainConfig, content["config"], str(folder / RESOLVED))
 
 
 def write_settings(
@@ -59,6 +70,8 @@ def write_settings(
     """
     listing = {"source": photo_digests(source), "target": photo_digests(target)}
     digests = {side: _digest(repr(photos)) for side, photos in listing.items()}
+    if source.noise is not None:
+        digests[NOISE] = _digest(source.noise.model_dump_json())
     content = {
         "source": source.label,
         "target": target.label,
@@ -74,7 +87,7 @@ def write_settings(
         content["initial"] = before.get("initial")
         content["plan"] = plan or before.get("plan")
         _same_settings(folder, config, processes, before, (source.label, target.label))
-        _same_data(folder, before.get("data"), digests, listing)
+        _same_data(folder, before.get("data", {}), digests, listing, config.data.mask_noise)
     write_atomically(folder / DATA, (json.dumps(listing, indent=1) + "\n").encode())
     write_atomically(folder / RESOLVED, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -133,10 +146,17 @@ def _same_settings(
 
 
 def _same_data(
-    folder: Path, before: dict[str, str] | None, now: dict[str, str], listing: dict[str, dict[str, str]]
+    folder: Path, before: dict[str, str], now: dict[str, str], listing: dict[str, dict[str, str]], noise: str
 ) -> None:
-    if before is None or before == now:  # a run of an older version kept no digests
+    # A run of an older version kept no digests, or none of the mask noise.
+    changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
+    if not changed:
         return
+    if changed == [NOISE]:
+        raise TrainingError(
+            f"{str(folder)!r} was started with other content of the mask noise {noise!r}: a resumed run needs what it "
+            f"started with: bring it back, or {_ANEW}"
+        )
     try:
         earlier = json.loads((folder / DATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -152,7 +172,7 @@ def _same_data(
         found += [f"{len(names)} {side} photos {what} ({_some(names)})" for what, names in kinds if names]
     raise TrainingError(
         f"the data of {str(folder)!r} has changed: {'; '.join(found) or 'the order of the photos'}; a resumed run "
-        "needs the data it started with: bring it back, or start a new run (--from takes this one's exported weights)"
+        f"needs the data it started with: bring it back, or {_ANEW}"
     )
 
 
