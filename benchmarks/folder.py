@@ -48,11 +48,11 @@ class Timed(Models):
 
 
 def measure(count: int) -> dict[str, Any] | None:
-    """Seconds of `count` photos and of their networks; None where no translator is bundled."""
-    cards = [card for card, _ in bundled() if isinstance(card, TranslatorCard)]
+    """Seconds of `count` photos and of their networks; None where no translator of sheep is bundled."""
+    cards = [card for card, _ in bundled() if isinstance(card, TranslatorCard) and card.source == "sheep"]
     if not cards:
         return None
-    card = cards[0]
+    card = cards[-1]
     settings = TranslateSettings(source=card.source, target=card.target, weights=card.name)
     with tempfile.TemporaryDirectory() as name:
         source, output = Path(name, "in"), Path(name, "out")

@@ -41,8 +41,8 @@ _FREQUENCIES = (6, 1, 1)
 _FINEST_FREQUENCIES = (2, 1, 1)
 """The highest (the sum of both directions) by which patches are compared: in lightness, in each of two colours. With
 less at the coarser levels stripes do not go on."""
-_PIXELS_AT_ONCE = 1 << 19
-"""What is read at the photo's scale at once: the memory of a 20-megapixel hole would be gigabytes."""
+_PIXELS_AT_ONCE = 1 << 14
+"""What is read at the photo's scale at once: what is computed on the way stays in the processor's cache."""
 _ENOUGH = 400
 """Fewer patches than this outside the hole are no stock to choose from."""
 
@@ -267,36 +267,47 @@ def _read(pixels: Pixels, hole: BoolMask, field: Places) -> Pixels:
     down = np.rint((field[..., 0] - np.arange(field.shape[0])[:, None]) * scale[0]).astype(np.intp)
     right = np.rint((field[..., 1] - np.arange(field.shape[1])) * scale[1]).astype(np.intp)
     shift = down * width + right
-    rows, row_shares = _knots(height, field.shape[0])
-    columns, column_shares = _knots(width, field.shape[1])
+    above, below, row_share = _knots(height, field.shape[0])
+    before, after, column_share = _knots(width, field.shape[1])
     out = pixels.copy()
-    flat, target, covered = pixels.reshape(-1, 3), out.reshape(-1, 3), hole.reshape(-1)
+    flat, target, known = pixels.reshape(-1, 3), out.reshape(-1, 3), ~hole.reshape(-1)
     lost = np.zeros(hole.size, dtype=np.bool_)
     rows_at_once = max(1, _PIXELS_AT_ONCE // width)
     for top in range(0, height, rows_at_once):
-        here = np.flatnonzero(hole[top : top + rows_at_once]) + top * width
-        y, x = np.divmod(here, width)
-        total = np.zeros((len(here), 3), dtype=np.float32)
-        weights = np.zeros(len(here), dtype=np.float32)
-        for line, line_share in zip(rows, row_shares, strict=True):
-            for column, column_share in zip(columns, column_shares, strict=True):
-                knot = line.take(y) * field.shape[1] + column.take(x)
+        y, x = np.nonzero(hole[top : top + rows_at_once])
+        if y.size == 0:
+            continue
+        y += top
+        here = y * width + x
+        down, right = row_share.take(y), column_share.take(x)
+        columns = ((before.take(x), 1 - right), (after.take(x), right))
+        halves = []
+        for line, share in ((above.take(y) * field.shape[1], 1 - down), (below.take(y) * field.shape[1], down)):
+            copies = []
+            for column, column_weight in columns:
                 # Sources lie three pixels of the field from every border, so that none of this leaves the photo.
-                source = here + shift.take(knot)
+                source = here + shift.take(line + column)
                 # What lies under the hole is never a source: rounding may point there at its rim.
-                weight = line_share.take(y) * column_share.take(x) * ~covered.take(source, mode="clip")
-                total += weight[:, None] * flat.take(source, axis=0, mode="clip")
-                weights += weight
-        found = weights > 1e-6
-        colour = np.rint(total / np.maximum(weights, 1e-6)[:, None]).astype(np.uint8)
-        target[here[found]] = colour[found]
-        lost[here[~found]] = True
+                weight = share * column_weight * known.take(source, mode="clip")
+                copies.append((flat.take(source, axis=0, mode="clip"), weight))
+            halves.append(_mixed(*copies))
+        colour, weight = _mixed(*halves)
+        found = weight > 1e-6
+        if not found.all():
+            lost[here[~found]] = True
+            here, colour = here[found], colour[found]
+        target[here] = colour
     return _smooth(out, lost.reshape(hole.shape)) if lost.any() else out
 
 
-def _knots(length: int, knots: int) -> tuple[tuple[Places, Places], tuple[Plane, Plane]]:
-    """The two of `knots` pixels of the field that each of `length` photo pixels lies between, and their shares."""
+def _mixed(one: tuple[Pixels, Plane], other: tuple[Pixels, Plane]) -> tuple[Pixels, Plane]:
+    """Of two lists of colours, uint8 (M, 3), with weights, (M,), the weighted mean and the weights' sum."""
+    mixed = cv2.blendLinear(one[0][None], other[0][None], one[1][None], other[1][None])
+    return np.asarray(mixed[0], dtype=np.uint8), one[1] + other[1]
+
+
+def _knots(length: int, knots: int) -> tuple[Places, Places, Plane]:
+    """The two of `knots` field pixels that each of `length` photo pixels lies between, and the second's share."""
     centre = (np.arange(length) + 0.5) * knots / length - 0.5
     low = np.floor(centre).astype(np.intp)
-    share = (centre - low).astype(np.float32)
-    return (np.clip(low, 0, knots - 1), np.clip(low + 1, 0, knots - 1)), (1 - share, share)
+    return np.clip(low, 0, knots - 1), np.clip(low + 1, 0, knots - 1), (centre - low).astype(np.float32)
