@@ -336,17 +336,19 @@ def test_the_gate_says_why() -> None:
     found = (
         (box(10, 10, 40, 40), "sheep", 0.95, None),
         (box(50, 50, 90, 90), "sheep", 0.6, "score 0.60 below 0.7"),
-        (box(11, 10, 40, 40), "sheep", 0.9, "repeats 0 (sheep 0.95)"),
+        (box(11, 10, 40, 40), "sheep", 0.9, "repeats sheep 0.95 (no. 0)"),
         (box(95, 95, 98, 98), "sheep", 0.9, "covers 0.09% of the photo, less than 0.50%"),
         (box(0, 60, 20, 100), "sheep", 0.9, "50% of its outline on the photo's border, more than 30%"),
-        (box(60, 10, 90, 40), "sheep", 0.9, "67% also covered by 6 (horse 0.80)"),
+        (box(60, 10, 90, 40), "sheep", 0.9, "67% is also horse 0.80 (no. 6)"),
         (box(70, 10, 95, 40), "horse", 0.8, None),
         (box(50, 52, 90, 90), "sheep", 0.2, None),
+        (box(22, 62, 45, 95), "sheep", 0.9, None),  # called a cow as well, with less certainty
+        (box(22, 62, 45, 94), "cow", 0.6, None),
     )
     masks, labels, scores, _ = zip(*found, strict=True)
     instances = Instances(size, masks, labels, scores)
     reasons = {each.index: each.reason for each in judge(instances, "sheep", Gate())}
-    assert reasons == {index: found[index][3] for index in range(6)}
+    assert reasons == {index: found[index][3] for index in (*range(6), 8)}
     crowd = {each.index for each in judge(instances, "sheep", Gate()) if each.counts}
     assert crowd == {1, 3, 4, 5}  # what repeats another is not there twice
 

@@ -54,7 +54,8 @@ def read_side(source: Path, label: str, masks: Path | None, gate: Gate, how: Seg
     steps = segment_first(files, label, gate, segmenter=how.segmenter, store=store, device=how.device)
     title = f"segmenting {label}"
     done: Segmented
-    *_, done = track(steps, title, total=len(files), console=console, transient=True)  # one object, filled as it goes
+    shown = track(steps, title, total=len(files), console=console, transient=True, disable=not console.is_terminal)
+    *_, done = shown  # one object, filled as it goes
     console.print(
         f"{label}: {len(files)} photos without masks, segmented by {done.segmenter}: {done.accepted} instances in "
         f"{len(done.photos)} photos are good enough, {len(done.refused)} refused",

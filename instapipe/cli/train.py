@@ -171,9 +171,9 @@ def show(run: Run, console: Any) -> None:
             rate = (progress.step - begun_at) * size / max(1e-9, progress.seconds - begun_seconds)
             bar.update(task, completed=progress.step, rate=f"{rate:.2f} samples/s")
             if progress.events:
-                console.print(f"step {progress.step}: {describe(progress)}")
+                console.print(f"step {progress.step}: {describe(progress)}", soft_wrap=True)
             for event in progress.events:
-                console.print(f"  {event}")
+                console.print(f"  {event}", soft_wrap=True)
             if run.team.any(interruption.wanted):
                 console.print(f"interrupted at step {run.step}; saved: {loop.save(run)}; go on with --resume")
                 raise typer.Exit(130)

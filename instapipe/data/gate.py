@@ -14,6 +14,9 @@ from instapipe.config import Strict
 from instapipe.data.geometry import outline_on_border
 from instapipe.structures import Instances, Mask
 
+SAME = 0.8
+"""Masks of a higher IoU are of one animal."""
+
 
 class Gate(Strict):
     """What a predicted mask must keep to."""
@@ -70,10 +73,11 @@ def _refuse(instances: Instances, index: int, mask: Mask, score: float, gate: Ga
         shared = int(np.count_nonzero(mask.crop & instances.masks[other].window(mask.box)))
         if shared <= gate.overlap * mask.area:
             continue
-        name = f"{instances.numbers[other]} ({instances.labels[other]} {instances.scores[other]:.2f})"
-        if mask.iou(instances.masks[other]) > 0.8 and instances.labels[other] == instances.labels[index]:
+        name = f"{instances.labels[other]} {instances.scores[other]:.2f} (no. {instances.numbers[other]})"
+        if mask.iou(instances.masks[other]) > SAME:
             if (instances.scores[other], -other) < (score, -index):
-                continue  # the worse of two that are the same is the one to go
-            return f"repeats {name}"
-        return f"{shared / mask.area:.0%} also covered by {name}"
+                continue  # the worse of two that are the same is the one to go, whatever it is called
+            if instances.labels[other] == instances.labels[index]:
+                return f"repeats {name}"
+        return f"{shared / mask.area:.0%} is also {name}"
     return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,17 @@ def write(path: Path, state: dict[str, Any]) -> Path:
 
     Raises OutputError where it cannot be written; what was there before is still there then.
     """
-    scratch: str | None = None
+    scratch = path.parent / f"{_SCRATCH}{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=_SCRATCH, dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
+        with scratch.open("wb") as stream:
             torch.save(state, stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(scratch, path)
     except OSError as error:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
         raise OutputError(f"cannot save checkpoint {str(path)!r}: {error.strerror}") from error
     return path
 

@@ -180,7 +180,8 @@ def hardware(device: torch.device) -> str:
     """What the run is computed on, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} CPU, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def _backbone(config: TrainConfig) -> tuple[FrozenBackbone | None, list[int]]:
