@@ -59,12 +59,13 @@ FORMS: dict[str, TrainConfig] = {
         precision="float32",
     ),
 }
-WAYS: dict[str, tuple[bool, bool, bool]] = {  # sequential, checkpointing, as the original
-    "original": (True, False, True),
-    "sequential": (True, False, False),
-    "sequential, checkpointing": (True, True, False),
-    "one step": (False, False, False),
-    "one step, checkpointing": (False, True, False),
+WAYS: dict[str, tuple[bool, bool, bool, bool]] = {  # sequential, checkpointing, as the original, bfloat16
+    "original": (True, False, True, False),
+    "sequential": (True, False, False, False),
+    "sequential, bfloat16": (True, False, False, True),
+    "sequential, checkpointing": (True, True, False, False),
+    "one step": (False, False, False, False),
+    "one step, checkpointing": (False, True, False, False),
 }
 
 
@@ -73,6 +74,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", type=int, nargs="+", default=list(INSTANCES))
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="with the original")
+    parser.add_argument("--width", type=int, default=None, help="of the generator and the discriminator; 16 without")
     parser.add_argument("--size", type=int, default=None, help="side of a sample, pixels; 48 without")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--output", type=Path, default=None)
@@ -82,10 +85,14 @@ def main() -> int:
     facts = hardware.facts()
     cells: list[dict[str, Any]] = []
     for form in asked.forms:
+        if asked.width is not None:
+            generator = FORMS[form].generator.model_copy(update={"width": asked.width})
+            wider = {"generator": generator, "discriminator_width": asked.width}
+            FORMS[form] = FORMS[form].model_copy(update=wider)
         backbone = _backbone(FORMS[form])
         cell(form, 1, "one step", 32, 1, backbone)  # what libraries load at their first use is not the step's
         for count in asked.instances:
-            for way in WAYS:
+            for way in (each for each in WAYS if each in ("original", *asked.ways)):
                 found = in_a_fork(lambda f=form, c=count, w=way, b=backbone: cell(f, c, w, asked.size, asked.rounds, b))
                 cells.append({"form": form, "instances": count, "way": way, **found})
                 print(f"{form} {count} {way}: {found}", file=sys.stderr, flush=True)
@@ -93,6 +100,7 @@ def main() -> int:
         "taken": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "hardware": facts,
         "size": asked.size or 48,
+        "width": asked.width or 16,
         "load_after": hardware.facts()["load_before"],
         "seconds": round(time.perf_counter() - start),
         "cells": cells,
@@ -130,7 +138,7 @@ def cell(
     form: str, count: int, way: str, size: int | None, rounds: int, backbone: tuple[FrozenBackbone | None, list[int]]
 ) -> dict[str, float]:
     """Seconds of processor time of one training step, and bytes above what was there before."""
-    sequential, checkpointing, original = WAYS[way]
+    sequential, checkpointing, original, bfloat16 = WAYS[way]
     before = hardware.reset_peak()
     config = FORMS[form]
     side = size or config.data.size
@@ -148,7 +156,7 @@ def cell(
             set_recompute(module, checkpointing)
     if original:
         as_original(networks)
-    step = TrainingStep(config, networks, *_optimizers(config, networks), _pools(), network)
+    step = TrainingStep(config, networks, *_optimizers(config, networks), _pools(), network, bfloat16)
     source, target = (_batch(seed, count, side) for seed in range(2))
     seconds = []
     for number in range(rounds + 1):
@@ -163,8 +171,9 @@ def table(result: dict[str, Any]) -> str:
     machine = result["hardware"]
     lines = [
         f"{result['taken']} UTC; {machine['processor']}, one thread; load {machine['load_before']} before and "
-        f"{result['load_after']} after; torch {machine['versions'].get('torch')}; {result['size']} px, batch 1, "
-        f"float32, {PER_STEP} instances a sequential step; {result['seconds']} s in all",
+        f"{result['load_after']} after; torch {machine['versions'].get('torch')}; {result['size']} px, "
+        f"width {result['width']}, batch 1, float32 but where it says otherwise, {PER_STEP} instances a sequential step; "
+        f"{result['seconds']} s in all",
     ]
     for form in dict.fromkeys(cell["form"] for cell in result["cells"]):
         ours = [cell for cell in result["cells"] if cell["form"] == form]
@@ -177,7 +186,7 @@ def table(result: dict[str, Any]) -> str:
         ]
         lines += ["| way | " + " | ".join(f"{count} instances" for count in counts) + " |"]
         lines += ["|---|" + "---|" * len(counts)]
-        for way in WAYS:
+        for way in dict.fromkeys(cell["way"] for cell in ours):
             row = []
             for count in counts:
                 one, base = found[way, count], found["original", count]

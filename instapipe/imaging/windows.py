@@ -52,8 +52,10 @@ def inside(window: Rectangle, size: tuple[int, int]) -> Rectangle:
 def cut(pixels: NDArray[Value], window: Rectangle) -> NDArray[Value]:
     """`pixels` (H, W[, C]) inside `window`, mirrored at the photo's border: (h, w[, C]), a copy."""
     x0, y0, x1, y1 = window
+    if inside(window, (pixels.shape[0], pixels.shape[1])) == tuple(window):
+        return pixels[y0:y1, x0:x1].copy()
     rows, columns = _mirrored(y0, y1, pixels.shape[0]), _mirrored(x0, x1, pixels.shape[1])
-    return np.ascontiguousarray(pixels[np.ix_(rows, columns)])
+    return np.ascontiguousarray(pixels.take(rows, axis=0).take(columns, axis=1))
 
 
 def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:

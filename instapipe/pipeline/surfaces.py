@@ -125,8 +125,7 @@ class NativeSurface:
         x0, y0, x1, y1 = record.changed.box
         if record.patch is None:
             raise ValueError("expected a step of the photo's own scale")
-        where = record.changed.crop
-        self._pixels[y0:y1, x0:x1][where] = record.patch[where]
+        np.copyto(self._pixels[y0:y1, x0:x1], record.patch, where=record.changed.crop[:, :, None])
         for mask in record.masks:
             x0, y0, x1, y1 = mask.box
             self._painted[y0:y1, x0:x1] |= mask.crop
