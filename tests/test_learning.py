@@ -28,8 +28,8 @@ def scenes() -> list[world.Scene]:
 
 
 def test_it_learns(scenes: list[world.Scene], tmp_path: Path) -> None:
-    """Half of the long form's steps, through the loop of `instapipe train`."""
-    config = learning.settings(steps=48)
+    """Sixty of the long form's 96 steps, through the loop of `instapipe train`."""
+    config = learning.settings(steps=60)
     generator = learning.learn(config, learning.domains(config, config.seed), tmp_path)
     scores = learning.score(scenes, learning.translated(generator, config, scenes))
     assert passes(scores), scores
