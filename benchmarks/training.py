@@ -172,7 +172,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['taken']} UTC; {machine['processor']}, one thread; load {machine['load_before']} before and "
         f"{result['load_after']} after; torch {machine['versions'].get('torch')}; {result['size']} px, "
-        f"width {result['width']}, batch 1, float32 but where it says otherwise, {PER_STEP} instances a sequential step; "
+        f"width {result['width']}, batch 1, float32 unless it says otherwise, {PER_STEP} instances a sequential step; "
         f"{result['seconds']} s in all",
     ]
     for form in dict.fromkeys(cell["form"] for cell in result["cells"]):
