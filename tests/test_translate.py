@@ -212,7 +212,7 @@ def test_segment_edit_translate(cli: Cli, photo: Path, colour: str, matte_weight
     painted[80:90, 60:64] = 255
     cv2.imwrite(str(folder / "farm_3.png"), painted)
     second = cli(*given).json[0]
-    assert (second["instances"], second["steps_from_cache"]) == (3, 1), "the edited one, and one whose window it reaches"
+    assert (second["instances"], second["steps_from_cache"]) == (3, 1), "the edited one and the one it reaches"
     (folder / "farm_3.png").unlink()
     third = cli(*given).json[0]
     assert (third["instances"], third["steps_from_cache"]) == (2, 1), "the one whose window it reached"
