@@ -13,8 +13,7 @@ from instapipe.config import CompositingConfig
 from instapipe.data.samples import Batch
 from instapipe.networks.generator import SetGenerator
 from instapipe.structures import Pixels
-from instapipe.translation.inpainting import union
-from instapipe.translation.step import instance_steps, translate_step
+from instapipe.translation.step import translate_in_turn, translate_step
 
 COLUMNS = ("source", "masks", "composite", "returned masks", "raw output", "reconstruction")
 _LABEL = 16
@@ -47,22 +46,16 @@ def grid(
 def _rows(
     there: SetGenerator, back: SetGenerator, batch: Batch, compositing: CompositingConfig, per_step: int
 ) -> list[Pixels]:
-    image, returned, raw, first_back = batch.image, [], batch.image, batch.image
-    painted = union(batch.masks[:, :0], batch.valid[:, :0])
-    for index, chosen in enumerate(instance_steps(batch.masks.shape[1], per_step)):
-        masks, valid = batch.masks[:, chosen.start : chosen.stop], batch.valid[:, chosen.start : chosen.stop]
-        step = translate_step(there, image, masks, valid, compositing, painted)
-        if index == 0:
-            first_back = translate_step(back, step.image, step.masks, valid, compositing).image
-        image, raw, painted = step.image, step.raw, painted | union(step.masks, valid)
-        returned.append(step.masks)
+    steps = list(translate_in_turn(there, batch.image, batch.masks, batch.valid, per_step, compositing))
+    first, last = steps[0], steps[-1]
+    first_back = translate_step(back, first.image, first.masks, batch.valid[:, :per_step], compositing)
     columns = [
         _pixels(batch.image),
         _colour(batch.masks, batch.valid),
-        _pixels(image),
-        _colour(torch.cat(returned, dim=1), batch.valid),
-        _pixels(raw),
-        _pixels(first_back),
+        _pixels(last.image),
+        _colour(torch.cat([step.masks for step in steps], dim=1), batch.valid),
+        _pixels(last.raw),
+        _pixels(first_back.image),
     ]
     return [np.concatenate(list(row), axis=1) for row in zip(*columns, strict=True)]
 

@@ -20,8 +20,7 @@ from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import losses
 from instapipe.training.config import TrainConfig
-from instapipe.translation.inpainting import union
-from instapipe.translation.step import instance_steps, translate_step
+from instapipe.translation.step import translate_in_turn, translate_step
 
 MOST = 64
 CYCLE, DISTANCE = "held_out/cycle", "held_out/distance"
@@ -84,18 +83,14 @@ def kernel_distance(one: Tensor, two: Tensor) -> float:
 
 def _translated(way: Way, batch: Batch, config: TrainConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Image and masks after all instances, and the cycle error (B,) of the first step."""
-    image, returned = batch.image, []
-    errors = torch.zeros(len(image), device=image.device)
-    painted = union(batch.masks[:, :0], batch.valid[:, :0])
-    for number, chosen in enumerate(instance_steps(batch.masks.shape[1], config.data.instances_per_step)):
-        masks, valid = batch.masks[:, chosen.start : chosen.stop], batch.valid[:, chosen.start : chosen.stop]
-        step = translate_step(way.there, image, masks, valid, config.compositing, painted)
-        if number == 0:
-            again = translate_step(way.back, step.image, step.masks, valid, config.compositing)
-            errors = losses.cycle_errors(image, masks, again.image, again.masks, config.losses.cycle_masks)
-        image, painted = step.image, painted | union(step.masks, valid)
-        returned.append(step.masks)
-    return image, torch.cat(returned, dim=1), errors
+    per_step, compositing = config.data.instances_per_step, config.compositing
+    steps = list(translate_in_turn(way.there, batch.image, batch.masks, batch.valid, per_step, compositing))
+    first = steps[0]
+    again = translate_step(way.back, first.image, first.masks, batch.valid[:, :per_step], compositing)
+    errors = losses.cycle_errors(
+        batch.image, batch.masks[:, :per_step], again.image, again.masks, config.losses.cycle_masks
+    )
+    return steps[-1].image, torch.cat([step.masks for step in steps], dim=1), errors
 
 
 def _features(image: Tensor, masks: Tensor, valid: Tensor, backbone: FrozenBackbone) -> Tensor:

@@ -164,11 +164,12 @@ def remove_instances(
         hole = hole & ~painted
     if not hole.any() or hole.all():
         return window, np.zeros(old.shape, dtype=np.bool_)
-    wider = hole
-    for unfit in (painted, animals):
-        if unfit is not None and unfit.any():
-            # With their rim: a mask's border is never exact, and a painted one is soft.
-            wider = wider | (distance(unfit) <= rim)
+    unfit = np.zeros_like(old)
+    for each in (painted, animals):
+        if each is not None:
+            unfit |= each
+    # With their rim: a mask's border is never exact, and a painted one is soft.
+    wider = hole | (distance(unfit) <= rim)
     filled = fill(window, wider if wider.mean() <= _MOST_UNFIT else hole)
     out = window.copy()
     fade = np.clip((rim + 1 - away) / (rim / 2 + 1), 0, 1)[hole]

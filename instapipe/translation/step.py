@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from instapipe.config import CompositingConfig
 from instapipe.networks.generator import SetGenerator, soften
-from instapipe.translation.inpainting import backgrounds
+from instapipe.translation.inpainting import backgrounds, union
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +53,21 @@ def translate_step(
     composite = matte * raw + (1 - matte) * background
     composite = torch.where(valid.any(dim=1)[:, None, None, None], composite, image)
     return StepResult(composite, new_masks, raw, matte, background)
+
+
+def translate_in_turn(
+    generator: SetGenerator, image: Tensor, masks: Tensor, valid: Tensor, per_step: int, compositing: CompositingConfig
+) -> Iterator[StepResult]:
+    """Translate the instances of each sample one step after the other, `per_step` at a time.
+
+    Arguments as of :func:`translate_step`. What a step made is never a hole of a later one.
+    """
+    painted = union(masks[:, :0], valid[:, :0])
+    for chosen in instance_steps(masks.shape[1], per_step):
+        now = slice(chosen.start, chosen.stop)
+        step = translate_step(generator, image, masks[:, now], valid[:, now], compositing, painted)
+        yield step
+        image, painted = step.image, painted | union(step.masks, valid[:, now])
 
 
 def union_matte(masks: Tensor, valid: Tensor, width: int) -> Tensor:
