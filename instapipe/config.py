@@ -19,6 +19,8 @@ Shown = Literal["instances", "union", "none"]
 (CycleGAN: a frame, the same for every photo, stands where a mask must be)."""
 Facing = Literal["any", "right"]
 """How the animals of the training windows look: as photographed, or mirrored so that all look right."""
+Placement = Literal["centre", "ground"]
+"""Where in its window an animal's box lies: around the middle, or with the feet always at the same height."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -97,6 +99,13 @@ class TranslatorCard(Card):
     compositing: CompositingConfig = CompositingConfig()
     size: tuple[int, int] | None = Field(None, description="(H, W) that the weights were trained at; none: any")
     window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
+    target_window_scale: float | None = Field(
+        None,
+        ge=1.0,
+        le=4.0,
+        description="the same for what the way back starts from; none: the same value",
+    )
+    placement: Placement = Field("centre", description="where in its window the box of the instances lies")
     instances_per_step: int = Field(2, ge=1, le=64)
     masks: Shown = Field("instances", description="what the generators are shown of the masks, as in training")
     facing: Facing = Field("any", description="`right`: windows are mirrored so that the animal looks right, and back")
@@ -104,6 +113,11 @@ class TranslatorCard(Card):
         (), description="classes that it was never trained on, but measured to translate into the target"
     )
     directions: dict[Direction, DirectionFile]
+
+    def scale_of(self, direction: Direction) -> float:
+        """Window side / longer side of the box of what `direction` starts from."""
+        own = None if direction == "source_to_target" else self.target_window_scale
+        return self.window_scale if own is None else own
 
 
 class SegmenterCard(Card):

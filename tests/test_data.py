@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from instapipe.data.balance import LEAST_SEEN, Matching, paste
 from instapipe.data.counts import separation
-from instapipe.data.domains import Cutting, Domain, cut_domain, match_counts
+from instapipe.data.domains import Cutting, Domain, cut_domain, cut_samples, match_counts
 from instapipe.data.gate import Gate, judge
 from instapipe.data.photos import AnnotatedPhoto, Instance, read_photos
 from instapipe.data.samples import Sample
@@ -29,6 +30,7 @@ from instapipe.imaging.facing import faces_left
 from instapipe.masks import Entry
 from instapipe.masks.coco import document
 from instapipe.structures import Instances, Mask
+from instapipe.training.config import DataSettings
 
 CUTTING = Cutting(
     mode="window", size=32, load_size=36, window_scale=1.25, max_instances=4, order="largest",
@@ -426,3 +428,31 @@ def test_windows_that_face_right(tmp_path: Path) -> None:
             assert float(image[:, shown].mean()) > 0.4
     with pytest.raises(ValidationError, match="needs mode: window"):
         Cutting(mode="photo", facing="right")
+
+
+def test_windows_on_the_ground(tmp_path: Path) -> None:
+    """`placement: ground` puts the feet of a low animal and of a tall one at the same height, the target's windows may
+    be narrower, and a pack must show as much more above."""
+    pixels = np.zeros((200, 200, 3), np.uint8)
+    feet, shares = 180, {}
+    wide = DataSettings(
+        mode="window", size=80, load_size=80, max_instances=1, placement="ground", window_scale=1.6,
+        target_window_scale=1.25,
+    )  # fmt: skip
+    assert (wide.reach, wide.of_target().reach) == (pytest.approx(2.88), pytest.approx(2.25))
+    for name, rows, columns, cutting in (("low", 30, 60, wide), ("tall", 60, 24, wide.of_target())):
+        mask = np.zeros((200, 200), np.bool_)
+        mask[feet - rows : feet, 100 - columns // 2 : 100 + columns // 2] = True
+        path = worlds.write_photo(tmp_path / f"{name}.png", pixels)
+        instance = Instance.of(Mask.from_dense(mask))
+        photo = AnnotatedPhoto(path, path.name, lambda _size, instance=instance: (instance,))
+        (sample,) = cut_samples(photo, cutting, {})
+        inside = np.flatnonzero(sample.masks[0].any(axis=1))
+        assert abs(int(inside[-1]) + 1 - 72) <= 1  # nine tenths of 80
+        shares[name] = sample.masks[0].any(axis=0).mean()
+    assert shares == {"low": pytest.approx(1 / 1.6, abs=0.03), "tall": pytest.approx(0.4 / 1.25, abs=0.03)}
+    with pytest.raises(ValidationError, match="needs mode: window"):
+        Cutting(mode="photo", placement="ground")
+    packed = replace(photo, reach=2.0)
+    with pytest.raises(DataError, match=r"window_scale 1.6 needs: pack again with --margin 2.88"):
+        list(cut_samples(packed, wide, {}))

@@ -268,6 +268,20 @@ def test_a_window_needs_a_box() -> None:
         square_window([], 1.25)
 
 
+def test_on_the_ground_feet_are_at_one_height() -> None:
+    """In the window of a low animal and of a tall one, and sooner lower than over the top of the photo."""
+    for box in ((100, 300, 200, 350), (100, 250, 200, 350), (160, 270, 180, 350)):
+        x0, y0, x1, y1 = square_window([box], 1.5, "ground")
+        side = round(1.5 * max(box[2] - box[0], box[3] - box[1]))
+        assert (x1 - x0, y1 - y0) == (side, side)
+        assert abs((x0 + x1) - (box[0] + box[2])) <= 1
+        assert y1 - box[3] == round(0.1 * side)
+    near = (100, 40, 200, 120)  # 150 px around it: 135 above its feet would be 15 over the top
+    assert square_window([near], 1.5, "ground") == (75, 0, 225, 150)
+    nearer = (100, 20, 200, 80)
+    assert square_window([nearer], 1.5, "ground") == square_window([nearer], 1.5)
+
+
 @pytest.mark.parametrize("facing", ["any", "right"])
 def test_weights_that_look_right_know_mirrored_animals(tmp_path: Path, facing: str) -> None:
     """What they make of a mirrored window is the mirrored result, exactly; others make something else of it."""

@@ -170,6 +170,22 @@ def test_windows_are_squares_around_each_step(cli: Cli, photo: Path, masks: Path
     assert abs((y0 + y1) / 2 - 40.5) <= 1
 
 
+def test_windows_are_cut_as_the_card_says(cli: Cli, photo: Path, masks: Path, matte_weights: Path) -> None:
+    """Wider around the smaller animal, with its feet where the training had them."""
+    card = matte_weights / "card.json"
+    content = json.loads(card.read_text())
+    card.write_text(json.dumps({**content, "window_scale": 1.6, "target_window_scale": 1.25, "placement": "ground"}))
+    sides = {}
+    for name, (source, target) in {"there": ("sheep", "giraffe"), "back": ("giraffe", "sheep")}.items():
+        classes = ("--source", source, "--target", target)
+        given = ("translate", photo, *classes, *EXACT, "--masks", masks, "--weights", matte_weights, "--json")
+        (facts,) = cli(*given).json
+        x0, y0, x1, y1 = report(facts["report"])["result"]["steps"][0]["window"]
+        sides[name] = x1 - x0
+        assert y0 == max(y1 - sides[name], 0)
+    assert sides == {"there": 72, "back": 57}
+
+
 def test_no_instance_keeps_the_pixels_and_says_so(cli: Cli, tmp_path: Path, colour: str, matte_weights: Path) -> None:
     empty = worlds.write_photo(tmp_path / "meadow.png", worlds.photo_pixels((), None))
     ran = cli("translate", empty, *PAIR, "--segmenter", colour, "--weights", matte_weights)

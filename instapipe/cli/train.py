@@ -102,7 +102,7 @@ def command(
             read_side(target_data, target, target_masks, settings.data.gate, how, console),
         )
     with console.status("cutting samples"):
-        first, second = (cut_side(side, settings) for side in sides)
+        first, second = cut_sides(sides, settings)
     for domain in (first, second):
         dropped = ", ".join(f"{count} {reason}" for reason, count in domain.dropped.items())
         console.print(
@@ -125,7 +125,7 @@ def command(
         assert plan is not None
         console.print(describe_plan(plan), soft_wrap=True)
         if plan.config.data != settings.data:
-            first, second = (cut_side(side, plan.config) for side in sides)
+            first, second = cut_sides(sides, plan.config)
         settings = plan.config
     if settings.data.balance == "match":
         first, second = match_counts(first, second)
@@ -220,12 +220,21 @@ def describe_plan(plan: Plan) -> str:
     )
 
 
-def cut_side(side: Side, settings: TrainConfig) -> Domain:
-    """The samples of one side."""
+def cut_sides(sides: tuple[Side, Side], settings: TrainConfig) -> tuple[Domain, Domain]:
+    """The samples of both sides."""
     from instapipe.data.domains import cut_domain
 
-    photos = without(side.photos, settings.data.exclude)
-    return cut_domain(photos, side.label, settings.data, held_out=settings.held_out, seed=settings.seed)
+    one, two = (
+        cut_domain(
+            without(side.photos, settings.data.exclude),
+            side.label,
+            cutting,
+            held_out=settings.held_out,
+            seed=settings.seed,
+        )
+        for side, cutting in zip(sides, (settings.data, settings.data.of_target()), strict=True)
+    )
+    return one, two
 
 
 def describe(progress: Progress) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from instapipe.config import Facing, Shown, Strict
+from instapipe.config import Facing, Placement, Shown, Strict
 from instapipe.data.balance import Matching, paste
 from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.data.noise import NONE, MaskNoise, read_noise
@@ -19,7 +19,7 @@ from instapipe.data.photos import AnnotatedPhoto, Instance
 from instapipe.data.samples import Batch, Crop, Order, Sample, sample_batch
 from instapipe.errors import DataError
 from instapipe.imaging.facing import faces_left
-from instapipe.imaging.windows import cut, square_window
+from instapipe.imaging.windows import BELOW, cut, square_window
 
 SMALLEST_CROP = 0.82
 """A window's random crop keeps at least this share of its side."""
@@ -36,6 +36,9 @@ class Cutting(Strict):
     size: int = Field(200, ge=16, le=1024, multiple_of=4, description="side of a training sample, pixels")
     load_size: int = Field(220, ge=16, le=1280, description="side before the random crop, pixels")
     window_scale: float = Field(1.25, ge=1.0, le=4.0)
+    placement: Placement = Field(
+        "centre", description="`ground`: every animal's feet are in the same place of its window (`window` only)"
+    )
     max_instances: int = Field(4, ge=1, le=64)
     order: Order = "largest"
     masks: Shown = Field(
@@ -53,12 +56,20 @@ class Cutting(Strict):
         "any", description="`right`: every window is mirrored so that its animal looks right, by its outline"
     )
 
+    @property
+    def reach(self) -> float:
+        """How many times the longer side of an instance's box a square around it must show, to hold its window."""
+        # Over feet that stand low, the window of a flat box goes up by all but what is below them.
+        return self.window_scale if self.placement == "centre" else 2 * (1 - BELOW) * self.window_scale
+
     @model_validator(mode="after")
     def _crop_fits(self) -> Cutting:
         if self.load_size < self.size:
             raise ValueError(f"load_size {self.load_size} is smaller than size {self.size}")
         if self.masks != "instances" and self.mode != "photo":
             raise ValueError(f"masks: {self.masks} needs mode: photo, a window is cut around one instance")
+        if self.placement != "centre" and self.mode != "window":
+            raise ValueError(f"placement: {self.placement} needs mode: window, a photo is taken as it is")
         if self.facing != "any" and self.mode != "window":
             raise ValueError(f"facing: {self.facing} needs mode: window, the animals of a photo look both ways")
         return self
@@ -188,10 +199,10 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
 
     Raises PhotoError, MaskError, and DataError for a packed window that shows less than the window asked for.
     """
-    if photo.reach is not None and cutting.mode == "window" and cutting.window_scale > photo.reach:
+    if photo.reach is not None and cutting.mode == "window" and cutting.reach > photo.reach:
         raise DataError(
             f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than window_scale "
-            f"{cutting.window_scale:g}: pack again with a larger margin"
+            f"{cutting.window_scale:g} needs: pack again with --margin {cutting.reach:g}"
         )
     pixels, instances = photo.read()
     usable = []
@@ -211,7 +222,7 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
         yield Sample(resize_image(pixels, side), resize_masks(dense, side), photo.path.name)
         return
     for centre in (instance for instance in usable if instance.role == "centre"):
-        window = square_window([centre.mask.box], cutting.window_scale)
+        window = square_window([centre.mask.box], cutting.window_scale, cutting.placement)
         area = (window[2] - window[0]) ** 2
         inside = {other: int(other.mask.window(window).sum()) for other in instances if other is not centre}
         if sum(inside.values()) / area > cutting.max_company:

@@ -13,22 +13,32 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from instapipe.config import Placement
 from instapipe.structures import BoolMask, Mask
 
 Value = TypeVar("Value", bound=np.generic)
 Rectangle = tuple[int, int, int, int]
 SMALLEST_SIDE = 8
 """Of a window, in photo pixels."""
+BELOW = 0.1
+"""Share of a window's side below the feet, with the placement `ground`: what 1.25 x the height leaves around it."""
 
 
-def square_window(boxes: Sequence[Rectangle], scale: float) -> Rectangle:
-    """A square of `scale` x the longer side of the union of `boxes`, with the same centre."""
+def square_window(boxes: Sequence[Rectangle], scale: float, placement: Placement = "centre") -> Rectangle:
+    """A square of `scale` x the longer side of the union of `boxes`.
+
+    placement: `centre`, around the centre of the union; `ground`, the union stands in the middle, a tenth of the side
+    above the window's lower edge: whatever its kind, an animal's feet are in the same place. Where such a window would
+    reach over the top of the photo, it moves down, at most to the centre: what is made there, nobody sees.
+    """
     if not boxes:
         raise ValueError("a window needs at least one box")
     x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
     x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
     side = max(SMALLEST_SIDE, math.ceil(scale * max(x1 - x0, y1 - y0)))
     left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
+    if placement == "ground":
+        top = max(y1 + round(side * BELOW) - side, min(0, top))
     return left, top, left + side, top + side
 
 

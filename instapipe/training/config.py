@@ -14,12 +14,23 @@ from instapipe.data.gate import Gate
 class DataSettings(Cutting):
     """Which samples there are, and how they are cut."""
 
+    target_window_scale: float | None = Field(
+        None,
+        ge=1.0,
+        le=4.0,
+        description="window_scale of the target's instances; none: the same. Where the target is the larger animal, a "
+        "wider window around the source leaves it the room",
+    )
     instances_per_step: int = Field(2, ge=1, le=64)
     balance: Literal["none", "match"] = Field(
         "none", description="`match`: instances are pasted in until both domains show as many of them"
     )
     exclude: tuple[str, ...] = Field((), description="file names of photos whose labels are wrong: never learnt from")
     gate: Gate = Field(Gate(), description="which masks are good enough, where photos without masks are segmented")
+
+    def of_target(self) -> DataSettings:
+        """How the target's samples are cut."""
+        return self.model_copy(update={"window_scale": self.target_window_scale or self.window_scale})
 
 
 class ProjectedSettings(Strict):
