@@ -96,3 +96,17 @@ def test_little_or_nothing_around() -> None:
         gap = np.zeros(shape, np.bool_)
         gap[..., :1] = True
         assert fill(one, gap).shape == one.shape
+
+
+def test_grain_is_as_strong_inside_as_around() -> None:
+    """A large photo's own scale: what is copied to and fro is not averaged away, nor is it stronger than it was."""
+    rng = np.random.default_rng(0)
+    grain = rng.normal(0, 25, (432, 576, 3))
+    pixels = np.clip(128 + grain, 0, 255).astype(np.uint8)
+    hole = hole_of(pixels.shape, (288, 216), 90)
+    filled = fill(np.where(hole[:, :, None], np.uint8(255), pixels), hole)
+    inner = cv2.erode(hole.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    strengths = [filled[row::4, column::4][inner[row::4, column::4]].std() for row in range(4) for column in range(4)]
+    around = pixels[~hole].std()
+    assert 0.85 < min(strengths) / around
+    assert max(strengths) / around < 1.15
