@@ -12,7 +12,9 @@ look as false as translated ones.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor
 from instapipe.cli.train import without
 from instapipe.data.domains import Domain, cut_domain, cut_samples
 from instapipe.data.photos import AnnotatedPhoto, read_photos
-from instapipe.data.samples import Sample, sample_batch
+from instapipe.data.samples import Sample
 from instapipe.networks.backbone import pretrained_features
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
@@ -67,19 +69,12 @@ def main() -> None:
         return learnt, unseen + list(learnt.held_out)
 
     def scores(domain: Domain, samples: Sequence[Sample], generator: SetGenerator | None = None) -> Tensor:
-        """(N, 3): the mean score of every view by patches, window heads and instance heads."""
+        """(views, 3): the mean score of every view by patches, window heads and instance heads."""
         rng = torch.Generator().manual_seed(0)
         rows = []
-        cutting = domain.cutting
-        for first in list(range(0, len(samples), 8)) * given.repeats:
-            batch = sample_batch(
-                samples[first : first + 8],
-                domain._crop,
-                rng,
-                size=cutting.size,
-                max_instances=cutting.max_instances,
-                order=cutting.order,
-            )
+        shown = replace(domain, learning=tuple(samples))
+        for number in range(math.ceil(len(samples) * given.repeats / 8)):
+            batch = shown.batch(number, 8, seed=config.seed)
             image, masks = batch.image, batch.masks
             if generator is not None:
                 step = translate_step(generator, image, masks, batch.valid, config.compositing)
@@ -92,7 +87,7 @@ def main() -> None:
                 torch.stack([scale.flatten(1).mean(dim=1) for scale in scales]).mean(dim=0)
                 for scales in critic.logits([seen], backbone)
             ]
-            rows.append(torch.stack([critic._scores(seen).flatten(1).mean(dim=1), *heads], dim=1))
+            rows.append(torch.stack([critic.scores(seen).flatten(1).mean(dim=1), *heads], dim=1))
         return torch.cat(rows)
 
     target, unseen_targets = both(settings["target"], config.data.of_target())

@@ -430,6 +430,19 @@ def test_windows_that_face_right(tmp_path: Path) -> None:
         Cutting(mode="photo", facing="right")
 
 
+@pytest.mark.parametrize("least", [0.5, 0.9, 1.0])
+def test_smallest_crop_bounds_what_a_window_loses(least: float) -> None:
+    """Each column of the sample says where it lay: a crop shows `smallest_crop` of them and more, another each step."""
+    image = np.repeat(np.linspace(0, 255, 200).astype(np.uint8)[None, :, None], 200, axis=0).repeat(3, axis=2)
+    sample = Sample(image, np.ones((1, 200, 200), np.bool_), "ramp.png")
+    cutting = Cutting(mode="window", size=100, load_size=200, smallest_crop=least, facing="right")
+    domain = Domain("ramp", cutting, (sample,), (), {})
+    rows = [domain.batch(step, 1, seed=0).image[0, 0, 0] for step in range(40)]
+    shown = [float(row[-1] - row[0]) / 2 for row in rows]
+    assert min(shown) == pytest.approx(least, abs=0.03)
+    assert max(shown) == pytest.approx(1, abs=0.03 + 0.1 * (1 - least))
+
+
 def test_windows_on_the_ground(tmp_path: Path) -> None:
     """`placement: ground` puts the feet of a low animal and of a tall one at the same height, the target's windows may
     be narrower, and a pack must show as much more above."""

@@ -21,9 +21,6 @@ from instapipe.errors import DataError
 from instapipe.imaging.facing import faces_left
 from instapipe.imaging.windows import BELOW, cut, square_window
 
-SMALLEST_CROP = 0.82
-"""A window's random crop keeps at least this share of its side."""
-
 
 class Cutting(Strict):
     """How samples are cut from the photos.
@@ -36,6 +33,9 @@ class Cutting(Strict):
     size: int = Field(200, ge=16, le=1024, multiple_of=4, description="side of a training sample, pixels")
     load_size: int = Field(220, ge=16, le=1280, description="side before the random crop, pixels")
     window_scale: float = Field(1.25, ge=1.0, le=4.0)
+    smallest_crop: float = Field(
+        0.82, ge=0.5, le=1, description="share of its side that a window's random crop keeps at least (`window` only)"
+    )
     placement: Placement = Field(
         "centre", description="`ground`: every animal's feet are in the same place of its window (`window` only)"
     )
@@ -138,9 +138,9 @@ class Domain:
 
     def _crop(self, sample: Sample, rng: torch.Generator) -> Crop:
         full = sample.image.shape[0]
-        # A window loses at most 18 %: the instance must fill it in training as it does in translation.
+        # A window loses little: the instance must fill it in training as it does in translation.
         window = self.cutting.mode == "window"
-        sides = (round(SMALLEST_CROP * full), full) if window else (self.cutting.size, self.cutting.size)
+        sides = (round(self.cutting.smallest_crop * full), full) if window else (self.cutting.size, self.cutting.size)
         crop = Crop.sample(full, sides, rng)
         return crop if self.cutting.facing == "any" else replace(crop, flip=False)
 
