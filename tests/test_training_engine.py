@@ -18,6 +18,7 @@ from training_worlds import SMALL, arguments, assert_same, networks_of, random_b
 
 from instapipe.data.noise import MaskNoise
 from instapipe.errors import ConfigError, TrainingError
+from instapipe.networks import discriminator
 from instapipe.networks.blocks import set_recompute
 from instapipe.training import checkpoint
 from instapipe.training.compiling import compile_parts
@@ -77,6 +78,32 @@ def test_checkpointing_changes_nothing_but_memory() -> None:
     close(weights, again, 1e-6)
     kept = [kept_for_gradients(checkpointing) for checkpointing in (False, True)]
     assert kept[1] < 0.4 * kept[0]
+
+
+def test_large_sets_in_parts_are_the_set_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sample with 11 masks and one with 2: the same scores, gradients and vectors; and less is kept for them."""
+    batch = random_batch(0, [11, 2], most=11)
+    found, kept = [], []
+    for at_once in (100, 4):
+        monkeypatch.setattr(discriminator, "AT_ONCE", at_once)
+        critic = networks_of(SEVERAL).critic_target.patches.double()
+        masks = batch.masks.clone().requires_grad_()
+        saved: dict[int, int] = {}
+        own = {parameter.data_ptr() for parameter in critic.parameters()}
+
+        def keep(tensor: Tensor, saved: dict[int, int] = saved, own: set[int] = own) -> Tensor:
+            if tensor.data_ptr() not in own:
+                saved[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            scores = critic(batch.image, masks, batch.valid, 13)  # of a part: elsewhere a sample has 13
+        scores.square().sum().backward()
+        gradients = {name: weight.grad for name, weight in critic.named_parameters() if weight.grad is not None}
+        found.append({"scores": scores, "masks": masks.grad, **gradients, **critic.state_dict()})
+        kept.append(sum(saved.values()))
+    assert all(torch.allclose(found[0][name], value, rtol=1e-9, atol=1e-12) for name, value in found[1].items())
+    assert kept[1] < 0.6 * kept[0]
 
 
 def kept_for_gradients(checkpointing: bool) -> int:

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from instapipe.networks.blocks import SpectralConv2d, recompute, scatter_valid
 
+AT_ONCE = 4
+"""So many masks of a sample go through the discriminator at once; of larger sets, part by part."""
+
 
 class Extractor(nn.Sequential):
     """Three 4x4 stride-2 convolutions: width, 2 width, 4 width channels at 1/8 resolution."""
@@ -25,14 +28,12 @@ class Extractor(nn.Sequential):
 
     recomputes = False
 
-    def forward(self, x: Tensor, places: Tensor | None = None, repeats: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, places: Tensor | None = None, repeats: int = 1, again: bool = False) -> Tensor:
         """(B, C, H, W) -> (B, 4 width, H/8, W/8); `places` as in :class:`SpectralConv2d`.
 
-        repeats: how many forwards in a row this stands for, if more than `places` tells.
+        repeats: how many forwards in a row this stands for.  again: as if it had `recomputes`.
         """
-        if repeats is None:
-            repeats = 1 if places is None else int(places.max()) + 1
-        return recompute(self._layers, x, places, *self.sigmas(repeats), enabled=self.recomputes)
+        return recompute(self._layers, x, places, *self.sigmas(repeats), enabled=self.recomputes or again)
 
     def sigmas(self, repeats: int) -> list[Tensor]:
         """Of each convolution, for `repeats` forwards in a row."""
@@ -66,13 +67,26 @@ class SetDiscriminator(nn.Module):
         as often in every part.
         """
         image_features = self.features_image(image)
-        if bool(valid.any()):
-            places = (valid.cumsum(dim=1) - 1)[valid]  # the original runs one mask after the other
-            mask_features = self.features_mask(masks[valid].unsqueeze(1), places, most)
-            total = scatter_valid(mask_features, valid).sum(dim=1)
-        else:
-            if most:
-                self.features_mask.sigmas(most)
-            total = torch.zeros_like(image_features)
-        scores: Tensor = self.classifier(torch.cat([image_features, total], dim=1))
+        features = torch.cat([image_features, self._of_set(masks, valid, most, like=image_features)], dim=1)
+        scores: Tensor = self.classifier(features)
         return scores
+
+    def _of_set(self, masks: Tensor, valid: Tensor, most: int | None, like: Tensor) -> Tensor:
+        """The sum of the valid masks' features; zeros where there is none.
+
+        Large sets go part by part, and what is inside a part is computed again for its gradients: memory does not grow
+        with the set.
+        """
+        places = valid.cumsum(dim=1) - 1  # the original runs one mask after the other
+        count = max(int(valid.sum(dim=1).max()), most or 0)
+        total = torch.zeros_like(like)
+        for first in range(0, count, AT_ONCE):
+            repeats = min(AT_ONCE, count - first)
+            chosen = valid & (places >= first) & (places < first + repeats)
+            if bool(chosen.any()):
+                part = masks[chosen].unsqueeze(1), places[chosen] - first
+                features = self.features_mask(*part, repeats, count > AT_ONCE)
+                total = total + scatter_valid(features, chosen).sum(dim=1)
+            else:
+                self.features_mask.sigmas(repeats)
+        return total
