@@ -7,13 +7,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import REPOSITORY, Cli
-from torch import Tensor
+from torch import Tensor, nn
 from training_worlds import SMALL, arguments, assert_same, networks_of, random_batch, step_of, write_world
 
 from instapipe.data.noise import MaskNoise
@@ -88,15 +90,7 @@ def test_large_sets_in_parts_are_the_set_at_once(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(discriminator, "AT_ONCE", at_once)
         critic = networks_of(SEVERAL).critic_target.patches.double()
         masks = batch.masks.clone().requires_grad_()
-        saved: dict[int, int] = {}
-        own = {parameter.data_ptr() for parameter in critic.parameters()}
-
-        def keep(tensor: Tensor, saved: dict[int, int] = saved, own: set[int] = own) -> Tensor:
-            if tensor.data_ptr() not in own:
-                saved[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with bytes_kept(critic) as saved:
             scores = critic(batch.image, masks, batch.valid, 13)  # of a part: elsewhere a sample has 13
         scores.square().sum().backward()
         gradients = {name: weight.grad for name, weight in critic.named_parameters() if weight.grad is not None}
@@ -106,13 +100,10 @@ def test_large_sets_in_parts_are_the_set_at_once(monkeypatch: pytest.MonkeyPatch
     assert kept[1] < 0.6 * kept[0]
 
 
-def kept_for_gradients(checkpointing: bool) -> int:
-    """Bytes that one generator and one critic keep between their forward and backward passes."""
-    networks = networks_of(SEVERAL)
-    set_recompute(networks, checkpointing)
-    batch = random_batch(0, COUNTS[0], most=3)
-    image, masks = batch.image.float(), batch.masks.float()
-    own = {parameter.data_ptr() for parameter in networks.parameters()}
+@contextmanager
+def bytes_kept(module: nn.Module) -> Iterator[dict[int, int]]:
+    """By address, the bytes of each tensor that is kept for backward passes, without the parameters of `module`."""
+    own = {parameter.data_ptr() for parameter in module.parameters()}
     sizes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -121,6 +112,16 @@ def kept_for_gradients(checkpointing: bool) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield sizes
+
+
+def kept_for_gradients(checkpointing: bool) -> int:
+    """Bytes that one generator and one critic keep between their forward and backward passes."""
+    networks = networks_of(SEVERAL)
+    set_recompute(networks, checkpointing)
+    batch = random_batch(0, COUNTS[0], most=3)
+    image, masks = batch.image.float(), batch.masks.float()
+    with bytes_kept(networks) as sizes:
         image, masks = networks.source_to_target(image, masks, batch.valid)
         scores = networks.critic_target.patches(image, masks, batch.valid)
     total = sum(sizes.values())

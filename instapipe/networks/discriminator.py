@@ -74,8 +74,8 @@ class SetDiscriminator(nn.Module):
     def _of_set(self, masks: Tensor, valid: Tensor, most: int | None, like: Tensor) -> Tensor:
         """The sum of the valid masks' features; zeros where there is none.
 
-        Large sets go part by part, and what is inside a part is computed again for its gradients: memory does not grow
-        with the set.
+        Large sets go part by part, and what is inside a part is computed again for its gradients: what is kept for them
+        hardly grows with the set.
         """
         places = valid.cumsum(dim=1) - 1  # the original runs one mask after the other
         count = max(int(valid.sum(dim=1).max()), most or 0)
