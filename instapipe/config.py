@@ -99,11 +99,14 @@ class TranslatorCard(Card):
     compositing: CompositingConfig = CompositingConfig()
     size: tuple[int, int] | None = Field(None, description="(H, W) that the weights were trained at; none: any")
     window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
+    window_height_scale: float = Field(
+        0, ge=0, le=4.0, description="window side / height of the instances' box, at least: room above a front view"
+    )
     target_window_scale: float | None = Field(
         None,
         ge=1.0,
         le=4.0,
-        description="the same for what the way back starts from; none: the same value",
+        description="window_scale of what the way back starts from, without window_height_scale; none: both the same",
     )
     placement: Placement = Field("centre", description="where in its window the box of the instances lies")
     instances_per_step: int = Field(2, ge=1, le=64)
@@ -114,10 +117,11 @@ class TranslatorCard(Card):
     )
     directions: dict[Direction, DirectionFile]
 
-    def scale_of(self, direction: Direction) -> float:
-        """Window side / longer side of the box of what `direction` starts from."""
-        own = None if direction == "source_to_target" else self.target_window_scale
-        return self.window_scale if own is None else own
+    def scales_of(self, direction: Direction) -> tuple[float, float]:
+        """Window side / longer side, and at least / height, of the box of what `direction` starts from."""
+        if direction == "target_to_source" and self.target_window_scale is not None:
+            return self.target_window_scale, 0.0
+        return self.window_scale, self.window_height_scale
 
 
 class SegmenterCard(Card):

@@ -450,10 +450,11 @@ def test_windows_on_the_ground(tmp_path: Path) -> None:
     feet, shares = 180, {}
     wide = DataSettings(
         mode="window", size=80, load_size=80, max_instances=1, placement="ground", window_scale=1.6,
-        target_window_scale=1.25,
+        target_window_scale=1.25, window_height_scale=1.75,
     )  # fmt: skip
-    assert (wide.reach, wide.of_target().reach) == (pytest.approx(2.88), pytest.approx(2.25))
-    for name, rows, columns, cutting in (("low", 30, 60, wide), ("tall", 60, 24, wide.of_target())):
+    assert (wide.reach, wide.of_target().reach) == (pytest.approx(3.15), pytest.approx(2.25))
+    boxes = (("low", 30, 60, wide), ("tall", 60, 24, wide.of_target()), ("front", 60, 24, wide))
+    for name, rows, columns, cutting in boxes:
         mask = np.zeros((200, 200), np.bool_)
         mask[feet - rows : feet, 100 - columns // 2 : 100 + columns // 2] = True
         path = worlds.write_photo(tmp_path / f"{name}.png", pixels)
@@ -463,9 +464,10 @@ def test_windows_on_the_ground(tmp_path: Path) -> None:
         inside = np.flatnonzero(sample.masks[0].any(axis=1))
         assert abs(int(inside[-1]) + 1 - 72) <= 1  # nine tenths of 80
         shares[name] = sample.masks[0].any(axis=0).mean()
-    assert shares == {"low": pytest.approx(1 / 1.6, abs=0.03), "tall": pytest.approx(0.4 / 1.25, abs=0.03)}
+    expected = {"low": 1 / 1.6, "tall": 0.4 / 1.25, "front": 0.4 / 1.75}  # of the width
+    assert shares == {name: pytest.approx(share, abs=0.03) for name, share in expected.items()}
     with pytest.raises(ValidationError, match="needs mode: window"):
         Cutting(mode="photo", placement="ground")
     packed = replace(photo, reach=2.0)
-    with pytest.raises(DataError, match=r"window_scale 1.6 needs: pack again with --margin 2.88"):
+    with pytest.raises(DataError, match=r"less than its window needs: pack again with --margin 3.15"):
         list(cut_samples(packed, wide, {}))

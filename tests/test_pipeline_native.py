@@ -276,6 +276,9 @@ def test_on_the_ground_feet_are_at_one_height() -> None:
         assert (x1 - x0, y1 - y0) == (side, side)
         assert abs((x0 + x1) - (box[0] + box[2])) <= 1
         assert y1 - box[3] == round(0.1 * side)
+    front = (160, 270, 190, 350)
+    assert square_window([front], 1.25, "ground", 1.75) == square_window([front], 1.75, "ground")
+    assert square_window([(100, 300, 200, 350)], 1.5, height_scale=1.75) == square_window([(100, 300, 200, 350)], 1.5)
     near = (100, 40, 200, 120)  # 150 px around it: 135 above its feet would be 15 over the top
     assert square_window([near], 1.5, "ground") == (75, 0, 225, 150)
     nearer = (100, 20, 200, 80)

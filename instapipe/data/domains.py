@@ -33,6 +33,9 @@ class Cutting(Strict):
     size: int = Field(200, ge=16, le=1024, multiple_of=4, description="side of a training sample, pixels")
     load_size: int = Field(220, ge=16, le=1280, description="side before the random crop, pixels")
     window_scale: float = Field(1.25, ge=1.0, le=4.0)
+    window_height_scale: float = Field(
+        0, ge=0, le=4.0, description="window side / height of the instance's box, at least (`window` only)"
+    )
     smallest_crop: float = Field(
         0.82, ge=0.5, le=1, description="share of its side that a window's random crop keeps at least (`window` only)"
     )
@@ -60,7 +63,8 @@ class Cutting(Strict):
     def reach(self) -> float:
         """How many times the longer side of an instance's box a square around it must show, to hold its window."""
         # Over feet that stand low, the window of a flat box goes up by all but what is below them.
-        return self.window_scale if self.placement == "centre" else 2 * (1 - BELOW) * self.window_scale
+        scale = max(self.window_scale, self.window_height_scale)
+        return scale if self.placement == "centre" else 2 * (1 - BELOW) * scale
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Cutting:
@@ -201,8 +205,8 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
     """
     if photo.reach is not None and cutting.mode == "window" and cutting.reach > photo.reach:
         raise DataError(
-            f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than window_scale "
-            f"{cutting.window_scale:g} needs: pack again with --margin {cutting.reach:g}"
+            f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than its window "
+            f"needs: pack again with --margin {cutting.reach:g}"
         )
     pixels, instances = photo.read()
     usable = []
@@ -222,7 +226,7 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
         yield Sample(resize_image(pixels, side), resize_masks(dense, side), photo.path.name)
         return
     for centre in (instance for instance in usable if instance.role == "centre"):
-        window = square_window([centre.mask.box], cutting.window_scale, cutting.placement)
+        window = square_window([centre.mask.box], cutting.window_scale, cutting.placement, cutting.window_height_scale)
         area = (window[2] - window[0]) ** 2
         inside = {other: int(other.mask.window(window).sum()) for other in instances if other is not centre}
         if sum(inside.values()) / area > cutting.max_company:

@@ -24,8 +24,10 @@ BELOW = 0.1
 """Share of a window's side below the feet, with the placement `ground`: what 1.25 x the height leaves around it."""
 
 
-def square_window(boxes: Sequence[Rectangle], scale: float, placement: Placement = "centre") -> Rectangle:
-    """A square of `scale` x the longer side of the union of `boxes`.
+def square_window(
+    boxes: Sequence[Rectangle], scale: float, placement: Placement = "centre", height_scale: float = 0
+) -> Rectangle:
+    """A square of `scale` x the longer side of the union of `boxes`, and of no less than `height_scale` x its height.
 
     placement: `centre`, around the centre of the union; `ground`, the union stands in the middle, a tenth of the side
     above the window's lower edge: whatever its kind, an animal's feet are in the same place. Where such a window would
@@ -35,7 +37,7 @@ def square_window(boxes: Sequence[Rectangle], scale: float, placement: Placement
         raise ValueError("a window needs at least one box")
     x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
     x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
-    side = max(SMALLEST_SIDE, math.ceil(scale * max(x1 - x0, y1 - y0)))
+    side = max(SMALLEST_SIDE, math.ceil(max(scale * (x1 - x0), scale * (y1 - y0), height_scale * (y1 - y0))))
     left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
     if placement == "ground":
         top = max(y1 + round(side * BELOW) - side, min(0, top))

@@ -117,7 +117,8 @@ def _around(found: Sequence[Mapping[str, Any]], windows: Sequence[Rectangle]) ->
 def _window(boxes: Sequence[Rectangle], layout: Layout, weights: Weights) -> Rectangle:
     if layout.mode == "whole":
         return layout.frame
-    x0, y0, x1, y1 = square_window(boxes, weights.card.scale_of(weights.direction), weights.card.placement)
+    scale, height_scale = weights.card.scales_of(weights.direction)
+    x0, y0, x1, y1 = square_window(boxes, scale, weights.card.placement, height_scale)
     if layout.model_size is None:
         # The generator sees the window as it is: its sides must be multiples of 4.
         side = math.ceil((x1 - x0) / 4) * 4
