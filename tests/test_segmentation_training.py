@@ -16,8 +16,10 @@ from instapipe.cli import main
 from instapipe.config import SegmenterCard, build
 from instapipe.errors import DataError, InputError, OutputError, TrainingError, UsageError
 from instapipe.imaging import read_photo
+from instapipe.networks.cards import find_card
 from instapipe.resources import configs_root
 from instapipe.segmentation import load_segmenter
+from instapipe.segmentation.compact import load_network
 from instapipe.segmentation.settings import AugmentSettings, SegmenterTraining
 from instapipe.segmentation.training.accuracy import accuracy
 from instapipe.segmentation.training.augment import Draws, augment, place, target
@@ -102,6 +104,37 @@ def test_a_run_that_was_stopped_gives_the_same_weights(world: Path, capsys: pyte
     steps = [json.loads(line)["step"] for line in (world / "two" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     assert sorted(p.name for p in (world / "two").iterdir()) == ["checkpoint.pt", "log.jsonl", "weights"]
+
+
+@needs_weights
+def test_a_run_starts_from_weights(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them, or without the classifier where the classes are others; and it resumes only with the same ones."""
+    assert train(world, world / "first") == 0
+    weights = world / "first" / "weights"
+    data, settings = CocoSet(world / "coco.json", world), SegmenterTraining(**_yaml())
+    theirs = load_network(*find_card(str(weights), "segmenter")).state_dict()
+    ours = start(settings, data, world / "same", 1, resume=False, initial=str(weights)).average.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+    content = json.loads((world / "coco.json").read_text())
+    content["categories"][1]["name"] = "rectangle"
+    (world / "other.json").write_text(json.dumps(content))
+    other = CocoSet(world / "other.json", world)
+    ours = start(settings, other, world / "other", 1, resume=False, initial=str(weights)).average.state_dict()
+    differ = {name.rpartition(".")[0] for name, value in theirs.items() if not torch.equal(ours[name], value)}
+    assert differ == {"roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"}
+
+    assert train(world, world / "second", "--from", str(weights), "--steps", "3") == 0
+    assert (
+        "Started from weights (4 steps)." in json.loads((world / "second/weights/card.json").read_text())["provenance"]
+    )
+    capsys.readouterr()
+    assert train(world, world / "second", "--resume", "--steps", "3", "--export", str(world / "third")) == 1
+    assert "its initial was" in capsys.readouterr().err
+    wide = settings.model_copy(update={"network": settings.network.model_copy(update={"channels": 12})})
+    with pytest.raises(TrainingError, match=r"has network.channels 8, the run 12"):
+        start(wide, data, world / "wide", 0, resume=False, initial=str(weights))
+    assert not (world / "wide").exists()
 
 
 @needs_weights

@@ -23,6 +23,9 @@ def command(
     config: Annotated[Path | None, typer.Option(help="Settings, YAML; default: the bundled compact.yaml.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps in all; overrides the config.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    initial: Annotated[
+        str | None, typer.Option("--from", metavar="NAME|PATH", help="Start from these weights (a name or a folder).")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     val_data: Annotated[Path | None, typer.Option(help="COCO JSON to measure the mask AP on at the end.")] = None,
     export: Annotated[Path | None, typer.Option(help="New folder for the weights; default: OUTPUT/weights.")] = None,
@@ -43,7 +46,7 @@ def command(
     check_new(target)
     learnt = CocoSet(data, images)
     held_out = CocoSet(val_data, images) if val_data else None
-    run = start(settings, learnt, output, seed, resume, device)
+    run = start(settings, learnt, output, seed, resume, device, initial)
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bars:

@@ -148,6 +148,25 @@ def compact_maskrcnn(settings: CompactSettings, classes: int, *, pretrained: boo
     )
 
 
+def load_network(card: SegmenterCard, folder: Path) -> MaskRCNN:
+    """The network that the card describes, with its weights; raises WeightsError where they are not what it says."""
+    path = folder / card.file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {str(path)!r}: {error.strerror}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card.sha256:
+        raise WeightsError(f"{str(path)!r} is not what its card says: sha256 {digest}, expected {card.sha256}")
+    settings = build(CompactSettings, card.settings, f"card of {card.name!r}: settings")
+    model = compact_maskrcnn(settings, len(card.classes))
+    try:
+        model.load_state_dict({key: value.float() for key, value in load(data).items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{str(path)!r} does not fit its card: {' '.join(str(error).split())[:300]}") from error
+    return model
+
+
 class CompactSegmenter:
     """A compact Mask R-CNN with its weights, on one device."""
 
@@ -156,21 +175,7 @@ class CompactSegmenter:
         self.name = card.name
         self.classes = card.classes
         self._card = card
-        path = folder / card.file
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise WeightsError(f"cannot read weights {str(path)!r}: {error.strerror}") from error
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != card.sha256:
-            raise WeightsError(f"{str(path)!r} is not what its card says: sha256 {digest}, expected {card.sha256}")
-        settings = build(CompactSettings, card.settings, f"card of {card.name!r}: settings")
-        model = compact_maskrcnn(settings, len(card.classes))
-        try:
-            model.load_state_dict({key: value.float() for key, value in load(data).items()})
-        except (SafetensorError, RuntimeError) as error:
-            raise WeightsError(f"{str(path)!r} does not fit its card: {' '.join(str(error).split())[:300]}") from error
-        self._model = model.eval().to(device)
+        self._model = load_network(card, folder).eval().to(device)
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the result; JSON."""

@@ -68,7 +68,7 @@ def write(run: Run, folder: Path, name: str, recipe: str) -> SegmenterCard:
         sha256=hashlib.sha256(data).hexdigest(),
         dtype="float16",
         data=" ".join([describe_data(run.data), run.settings.card.data]).strip(),
-        provenance=run.settings.card.provenance,
+        provenance=" ".join([run.settings.card.provenance, describe_start(run.initial)]).strip(),
         limits=run.settings.card.limits,
         licence=run.settings.card.licence,
         recipe=recipe,
@@ -94,6 +94,11 @@ def describe_data(data: CocoSet) -> str:
     makers = [str(a["made_by"]) for record in data.records for a in record.annotations if "made_by" in a]
     made = "".join(f", {makers.count(maker)} masks made by {maker}" for maker in sorted(set(makers)))
     return f"{len(data):,} photos, {len(labels):,} instances ({counts}){made}."
+
+
+def describe_start(initial: SegmenterCard | None) -> str:
+    """One sentence, where a run started from weights."""
+    return "" if initial is None else f"Started from {initial.name} ({initial.steps} steps)."
 
 
 def hardware(device: torch.device) -> str:
