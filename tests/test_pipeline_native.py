@@ -279,6 +279,9 @@ def test_on_the_ground_feet_are_at_one_height() -> None:
     front = (160, 270, 190, 350)
     assert square_window([front], 1.25, "ground", 1.75) == square_window([front], 1.75, "ground")
     assert square_window([(100, 300, 200, 350)], 1.5, height_scale=1.75) == square_window([(100, 300, 200, 350)], 1.5)
+    low = (160, 100, 190, 180)  # 80 high, feet at 180: a window of 200 just reaches the top
+    assert square_window([low], 1.25, "ground", 4) == (75, 0, 275, 200)
+    assert square_window([low], 1.25, "ground", 2) == square_window([low], 2, "ground")
     near = (100, 40, 200, 120)  # 150 px around it: 135 above its feet would be 15 over the top
     assert square_window([near], 1.5, "ground") == (75, 0, 225, 150)
     nearer = (100, 20, 200, 80)

@@ -31,13 +31,16 @@ def square_window(
 
     placement: `centre`, around the centre of the union; `ground`, the union stands in the middle, a tenth of the side
     above the window's lower edge: whatever its kind, an animal's feet are in the same place. Where such a window would
-    reach over the top of the photo, it moves down, at most to the centre: what is made there, nobody sees.
+    reach over the top of the photo, where nobody sees what is made, what `height_scale` asks beyond `scale` is given up
+    as far as needed, then the window moves down, at most to the centre.
     """
     if not boxes:
         raise ValueError("a window needs at least one box")
     x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
     x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
-    side = max(SMALLEST_SIDE, math.ceil(max(scale * (x1 - x0), scale * (y1 - y0), height_scale * (y1 - y0))))
+    side = max(SMALLEST_SIDE, math.ceil(scale * max(x1 - x0, y1 - y0)))
+    tall = math.ceil(height_scale * (y1 - y0))
+    side = max(side, tall if placement == "centre" else min(tall, math.floor(y1 / (1 - BELOW))))
     left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
     if placement == "ground":
         top = max(y1 + round(side * BELOW) - side, min(0, top))
