@@ -267,16 +267,24 @@ def test_a_run_starts_from_weights(cli: Cli, world: Path, tmp_path: Path) -> Non
 
 
 def test_a_run_starts_from_another_run(cli: Cli, world: Path, tmp_path: Path) -> None:
-    """--from RUN: its networks themselves, not their averages, and its critics too."""
+    """--from RUN: its networks, not their averages, and its critics too; the averages go on from its own."""
     train(cli, world, tmp_path / "first", "--steps", "2")
     out = train(cli, world, tmp_path / "second", "--from", tmp_path / "first", "--steps", "1",
-                "--set", "critics_first=1", "--set", "save_every=1")  # fmt: skip
+                "--set", "critics_first=1", "--set", "save_every=1", "--set", "ema_seen=100000")  # fmt: skip
     assert "critic_source, critic_target, source_to_target, target_to_source start from first (2 steps)" in out
     begun, after = (checkpoint.load_latest(tmp_path / name / "checkpoints") for name in ("first", "second"))
     assert begun is not None
     assert after is not None
     generators = [name for name in begun["networks"] if not name.startswith("critic_")]
     assert all(torch.equal(after["networks"][name], begun["networks"][name]) for name in generators)
+    for direction, average in after["averages"].items():
+        for name, value in average.items():
+            before, own = begun["averages"][direction][name], begun["networks"][f"{direction}.{name}"]
+            torch.testing.assert_close(value, before.lerp(own, 1 - 0.999) if value.is_floating_point() else before)
+    assert any(
+        not torch.equal(begun["averages"][n.partition(".")[0]][n.partition(".")[2]], begun["networks"][n])
+        for n in generators
+    )
     initial = json.loads((tmp_path / "second" / "config.json").read_text())["initial"]
     assert (initial["name"], initial["steps"]) == ("first", 2)
 

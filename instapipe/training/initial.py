@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from instapipe.training.record import settings_of
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """Parts of the networks of a run, by their names in it: the generators, of a run its critics too.
+    """Parts of the networks of a run, by their names in it: the generators, of a run its critics too, and beside them
+    the moving averages of the generators, by direction.
 
     Its classes need not be the new run's: what it knows of a target is worth having for any source.
     steps: that it has had, with those of what it started from itself.  digests: of what it was read from.
@@ -30,6 +31,7 @@ class Initial:
     generator: GeneratorConfig
     parts: dict[str, dict[str, Tensor]]
     digests: dict[str, str]
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def find(cls, name: str) -> Initial:
@@ -53,7 +55,7 @@ class Initial:
             part, _, rest = key.partition(".")
             parts.setdefault(part, {})[rest] = value
         before = settings.get("initial") or {"steps": 0}
-        return cls(folder.name, before["steps"] + state["step"], config.generator, parts, {})
+        return cls(folder.name, before["steps"] + state["step"], config.generator, parts, {}, state["averages"])
 
     def fits(self, config: TrainConfig) -> None:
         """Raises TrainingError, naming the setting, where the run's generators have another form."""

@@ -135,6 +135,9 @@ def start(
     averages: dict[Direction, SetGenerator] = {}
     if config.ema:
         averages = {direction: average_of(getattr(networks, direction)) for direction in DIRECTIONS}
+        if initial is not None and state is None and initial.averages:
+            for direction, average in averages.items():
+                average.load_state_dict(initial.averages[direction])
     pools = {"source": FakePool(config.pool_size), "target": FakePool(config.pool_size)}
     # A resumed run keeps the precision that it started with: a busy moment must not change the result.
     precision = (
