@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from instapipe.networks.blocks import NarrowConv2d, UpsampleConv
 from instapipe.networks.generator import SetGenerator
 from instapipe.training.step import InstaGAN
+from instapipe.translation.engines.rewrite import as_written
 
 Array = NDArray[np.float32]
 PASSES_AS_TESTED = 4
@@ -27,6 +29,7 @@ class PlainGenerator:
 
     def __init__(self, generator: SetGenerator) -> None:
         self._network = copy.deepcopy(generator).float().eval().requires_grad_(False)
+        plain_layers(self._network)
 
     @torch.no_grad()
     def step(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,6 +62,20 @@ def loop(run: Callable[[Array, Array], tuple[Array, Array]], image: Array, masks
     return [image, np.concatenate(mattes)]
 
 
+def plain_layers(module: nn.Module) -> None:
+    """Layers that compute their function in a cheaper form become those that they are written as, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, UpsampleConv):
+            setattr(module, name, as_written(child))
+        elif isinstance(child, NarrowConv2d):
+            kernel = child.kernel_size[0]
+            conv = nn.Conv2d(child.in_channels, child.out_channels, kernel, padding=kernel // 2, padding_mode="reflect")
+            conv.load_state_dict(child.state_dict())
+            setattr(module, name, conv)
+        else:
+            plain_layers(child)
+
+
 class OneByOne(nn.Module):
     """Runs a module on one mask after the other, as the original does."""
 
@@ -72,8 +89,10 @@ class OneByOne(nn.Module):
 
 
 def as_original(networks: InstaGAN) -> None:
-    """Let generators and set discriminators of a training step take their masks one after the other."""
+    """Let generators and set discriminators of a training step take their masks one after the other, by layers as they
+    are written."""
     for generator in (networks.source_to_target, networks.target_to_source):
+        plain_layers(generator)
         generator.encoder_mask = OneByOne(generator.encoder_mask)  # type: ignore[assignment]
         generator.decoder_mask = OneByOne(generator.decoder_mask)
     for critic in (networks.critic_source, networks.critic_target):

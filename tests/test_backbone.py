@@ -20,6 +20,7 @@ from instapipe.networks.backbone import (  # noqa: E402
     pretrained_features,
     read_published,
 )
+from instapipe.networks.projected import FrozenBackbone  # noqa: E402
 
 NAME = "tf_efficientnet_lite0"
 DEMO = Path(__file__).parent / "data" / "demo"
@@ -72,6 +73,23 @@ def test_features_are_the_classifiers_own() -> None:
         expected = classifier.blocks(stem)
         got = pretrained_features(NAME, (4,))(images)[0]
     torch.testing.assert_close(got, expected)
+
+
+@needs_weights
+def test_a_frozen_backbone_is_the_network_with_less_work() -> None:
+    """Norms folded away and depthwise convolutions in float32: the same maps and the same gradient in the image."""
+    features, frozen = pretrained_features(NAME), FrozenBackbone(pretrained_features(NAME), min_side=32)
+    image = (torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_()
+    expected, got = features(image), frozen(image)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    ours, theirs = (torch.autograd.grad(sum(m.square().mean() for m in maps), image)[0] for maps in (got, expected))
+    assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.9999
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = frozen(image)
+    for ours, theirs in zip(rough, expected, strict=True):
+        assert (ours - theirs).abs().mean() < 0.05 * theirs.abs().mean() + 0.02
+    assert not any(p.requires_grad for p in frozen.parameters())
 
 
 def test_a_missing_package_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from instapipe.config import CompositingConfig, GeneratorConfig
 from instapipe.networks.aggregation import build_aggregation
-from instapipe.networks.blocks import SpectralConv2d, fixed_spectral_norm, initialise
+from instapipe.networks.blocks import NarrowConv2d, SpectralConv2d, UpsampleConv, fixed_spectral_norm, initialise
 from instapipe.networks.discriminator import SetDiscriminator
 from instapipe.networks.generator import SetGenerator
 from instapipe.translation.inpainting import backgrounds
@@ -217,3 +218,21 @@ def test_steps_take_every_instance_once(count: int, per_step: int) -> None:
     steps = instance_steps(count, per_step)
     assert [i for step in steps for i in step] == list(range(count))
     assert len(steps) == math.ceil(count / per_step)
+
+
+def test_cheaper_layers_are_those_that_they_stand_for() -> None:
+    """Values and gradients, in float64."""
+    torch.manual_seed(0)
+    upsample, narrow = UpsampleConv(5, 3).double(), NarrowConv2d(4, 3, 7).double()
+    written = (
+        (upsample, upsample.conv, lambda x: upsample.conv(F.interpolate(x, scale_factor=2, mode="nearest"))),
+        (narrow, narrow, lambda x: F.conv2d(F.pad(x, (3, 3, 3, 3), mode="reflect"), narrow.weight, narrow.bias)),
+    )
+    for layer, conv, expected in written:
+        x = torch.randn(2, conv.in_channels, 7, 6, dtype=torch.float64, requires_grad=True)
+        parameters = [x, conv.weight, conv.bias]
+        got, wanted = layer(x), expected(x)
+        assert torch.allclose(got, wanted, atol=1e-12)
+        weights = torch.randn_like(got)
+        ours, theirs = (torch.autograd.grad((y * weights).sum(), parameters) for y in (got, wanted))
+        assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(ours, theirs, strict=True))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from instapipe.config import GeneratorConfig
 from instapipe.networks.aggregation import build_aggregation
-from instapipe.networks.blocks import ConvNormRelu, ResidualBlock, UpsampleConv, recompute, scatter_valid
+from instapipe.networks.blocks import ConvNormRelu, NarrowConv2d, ResidualBlock, UpsampleConv, recompute, scatter_valid
 
 MIN_SIDE = 8
 """Smallest side in pixels: at 1/4 resolution a reflection by one pixel needs two."""
@@ -40,7 +40,7 @@ class PaperDecoder(nn.Module):
         up2 = nn.ConvTranspose2d(half, quarter, 3, stride=2, padding=1, output_padding=1)
         self.up1 = ConvNormRelu(up1, half, affine=False)
         self.up2 = ConvNormRelu(up2, quarter, affine=False)
-        self.out = nn.Conv2d(quarter, outputs, 7, padding=3, padding_mode="reflect")
+        self.out = NarrowConv2d(quarter, outputs, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -59,7 +59,7 @@ class ResizeDecoder(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(width, affine=True) for _ in range(blocks)))
         self.up1 = ConvNormRelu(UpsampleConv(width, width // 2), width // 2, affine=True)
         self.up2 = ConvNormRelu(UpsampleConv(width // 2, width // 4), width // 4, affine=True)
-        self.out = nn.Conv2d(width // 4, outputs, 7, padding=3, padding_mode="reflect")
+        self.out = NarrowConv2d(width // 4, outputs, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         """See :class:`PaperDecoder`."""

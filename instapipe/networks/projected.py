@@ -6,9 +6,13 @@ spectral-norm heads judge each scale. Only the heads learn: few parameters, so l
 
 from __future__ import annotations
 
+import copy
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from instapipe.networks.blocks import SpectralConv2d, recompute
 
@@ -86,7 +90,7 @@ class FrozenBackbone(nn.Module):
 
     def __init__(self, features: nn.Module, min_side: int = 128) -> None:
         super().__init__()
-        self.features = features.eval().requires_grad_(False)
+        self.features = _for_inference(features).to(memory_format=torch.channels_last)
         self.min_side = min_side
 
     def train(self, mode: bool = True) -> FrozenBackbone:
@@ -98,5 +102,41 @@ class FrozenBackbone(nn.Module):
         side = min(image.shape[-2:])
         if side < self.min_side:
             image = F.interpolate(image, scale_factor=self.min_side / side, mode="bilinear", align_corners=False)
+        image = image.contiguous(memory_format=torch.channels_last)
         out: list[Tensor] = recompute(self.features, image, enabled=self.recomputes and image.requires_grad)
         return out
+
+
+class _Depthwise(nn.Module):
+    """A depthwise convolution that is computed in float32 where a gradient goes through it on a CPU: the backward pass
+    of its bfloat16 is slower than all the rest of such a network."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not x.requires_grad:
+            return cast(Tensor, self.conv(x))
+        with torch.autocast("cpu", enabled=False):
+            return cast(Tensor, self.conv(x.float())).to(x.dtype)
+
+
+def _for_inference(features: nn.Module) -> nn.Module:
+    """A copy of `features` that nobody trains: each batch norm folded into the convolution before it."""
+    features = copy.deepcopy(features).eval().requires_grad_(False)
+    before: nn.Module | None = None
+    for name, layer in list(features.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            if not isinstance(before, nn.Conv2d) or before.out_channels != layer.num_features:
+                raise ValueError(f"{name}: expected a convolution to {layer.num_features} channels before it")
+            fused = fuse_conv_bn_eval(before, layer)
+            before.weight, before.bias = fused.weight.requires_grad_(False), fused.bias
+            features.set_submodule(name, cast(nn.Module, getattr(layer, "act", nn.Identity())))
+            before = None
+        elif isinstance(layer, nn.Conv2d):
+            before = layer
+    for name, layer in list(features.named_modules()):
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            features.set_submodule(name, _Depthwise(layer))
+    return features

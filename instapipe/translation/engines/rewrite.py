@@ -90,11 +90,9 @@ class PhaseConv(nn.Module):
 
     @classmethod
     def of_upsample(cls, layer: UpsampleConv) -> PhaseConv:
-        """Pixel 2i is w0 x[i - 1] + (w1 + w2) x[i], pixel 2i + 1 is (w0 + w1) x[i] + w2 x[i + 1]."""
-        weight = layer.conv.weight.detach()
-        first, second = torch.tensor([[1.0, 0, 0], [0, 1, 1]]), torch.tensor([[1.0, 1, 0], [0, 0, 1]])
-        sums = (first, second)
-        kernels = {(r, c): torch.einsum("ir,jc,oxrc->oxij", sums[r], sums[c], weight) for r in (0, 1) for c in (0, 1)}
+        """By the four kernels that the layer itself computes with, each over the part of the photo that it needs."""
+        phases = layer.phases().detach()
+        kernels = {(r, c): phases[r, c] for r in (0, 1) for c in (0, 1)}
         return cls(kernels, (-1, 0), layer.conv.bias)
 
     @staticmethod
@@ -115,12 +113,13 @@ class PhaseConv(nn.Module):
 
 
 def rewrite(module: nn.Module, keep: Collection[nn.Module] = ()) -> nn.Module:
-    """`module` with every layer replaced, in place, that has a cheaper form here, but none of those in `keep`.
+    """`module` with every layer replaced, in place, that has a cheaper form here, but none of those in `keep`: they are
+    run as they are written.
 
     Returns it, or its replacement.
     """
     if module in keep:
-        return module
+        return as_written(module) if isinstance(module, UpsampleConv) else module
     if isinstance(module, UpsampleConv):
         return PhaseConv.of_upsample(module)
     if isinstance(module, nn.ConvTranspose2d) and PhaseConv.replaces(module):
@@ -130,6 +129,11 @@ def rewrite(module: nn.Module, keep: Collection[nn.Module] = ()) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, rewrite(child, keep))
     return module
+
+
+def as_written(layer: UpsampleConv) -> nn.Module:
+    """The enlargement, then the convolution."""
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), layer.conv)
 
 
 def _copy_bias(conv: nn.Conv2d, bias: Tensor | None) -> None:
