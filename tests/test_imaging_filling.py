@@ -57,6 +57,23 @@ def test_each_side_of_a_horizon_stays_what_it_is() -> None:
     assert filled[hole].max() < 240  # nothing of the old animal's white
 
 
+def test_a_shore_goes_on_behind_what_stood_before_it() -> None:
+    """Water between sky and sand, an animal in front of all three that stands wider in the sand than it is above."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 30, (150, 200, 3)).astype(np.uint8)
+    pixels[:60] += np.array([150, 180, 220], np.uint8)
+    pixels[60:80] += np.array([20, 60, 120], np.uint8)
+    pixels[80:] += np.array([190, 170, 110], np.uint8)
+    hole = hole_of(pixels.shape, (100, 100), 40)
+    hole[20:100, 85:115] = True
+    damaged = np.where(hole[:, :, None], np.uint8(255), pixels)
+    filled = fill(damaged, hole).astype(int)
+    for band, red in (((25, 52), 165), ((66, 74), 35), ((88, 135), 205)):
+        inside = hole.copy()
+        inside[: band[0]], inside[band[1] :] = False, False
+        assert (np.abs(filled[:, :, 0] - red)[inside] < 40).mean() > 0.9, band
+
+
 @pytest.mark.parametrize(("name", "centre", "radius"), [("sheep.jpg", (300, 520), 120), ("cows.jpg", (560, 500), 150)])
 def test_a_real_photo_gets_no_colour_that_does_not_occur_nearby(
     name: str, centre: tuple[int, int], radius: int

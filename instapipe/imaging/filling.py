@@ -58,7 +58,7 @@ def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
     if _sources(levels[-1][1]).sum() < _ENOUGH:
         return _smooth(pixels, hole)
     rng = np.random.default_rng(0)
-    image = _smooth(*levels[0]).astype(np.float32)
+    image = _across(*levels[0])
     field: Places | None = None
     for number, (small, gap) in enumerate(levels):
         if number:
@@ -84,6 +84,21 @@ def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
 
 def _smooth(pixels: Pixels, hole: BoolMask) -> Pixels:
     return np.asarray(cv2.inpaint(pixels, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA), dtype=np.uint8)
+
+
+def _across(pixels: Pixels, hole: BoolMask) -> Plane:
+    """`pixels` with the hole filled along its rows, between what lies left and right of it: float32 (H, W, 3).
+
+    What a search starts from decides where sky ends and grass begins; horizons, fences and shores run across a photo
+    more often than not.
+    """
+    out = _smooth(pixels, hole).astype(np.float32)
+    columns = np.arange(hole.shape[1])
+    for row in np.flatnonzero(hole.any(axis=1) & ~hole.all(axis=1)):
+        inside = hole[row]
+        for channel in range(3):
+            out[row, inside, channel] = np.interp(columns[inside], columns[~inside], pixels[row, ~inside, channel])
+    return out
 
 
 def _pyramid(pixels: Pixels, hole: BoolMask) -> list[tuple[Pixels, BoolMask]]:
