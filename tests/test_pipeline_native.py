@@ -27,7 +27,7 @@ from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunctio
 from instapipe.structures import Mask
 from instapipe.translation.engine import Translator
 from instapipe.translation.native import Blend, _union, blend, without_slivers
-from instapipe.translation.resampling import enlarged_mask, shrink_mask
+from instapipe.translation.resampling import crisp_edge, enlarged_mask, missing_sharpness, shrink_mask
 from instapipe.translation.step import translate_step, union_matte
 
 TRIES = settings(max_examples=60, deadline=None, derandomize=True)
@@ -337,3 +337,22 @@ def test_an_animal_in_one_piece_stays_in_one_piece() -> None:
     alone = without_slivers(matte, whole)
     assert not alone[35:].any()
     assert np.array_equal(alone[:35], matte[:35])
+
+
+def test_what_is_enlarged_gets_a_photos_edges() -> None:
+    rng = np.random.default_rng(0)
+    matte = cv2.GaussianBlur(cv2.circle(np.zeros((24, 24), np.float32), (11, 13), 6, 1, -1), (0, 0), 1)
+    size = (192, 168)
+    crisp, soft = crisp_edge(matte, size), cv2.resize(matte, size[::-1], interpolation=cv2.INTER_CUBIC)
+    assert np.array_equal(crisp >= 0.5, soft >= 0.5)  # the outline stays where it was
+    undecided = [((each > 0.1) & (each < 0.9)).mean() for each in (crisp, soft)]
+    assert undecided[0] < 0.4 * undecided[1]
+    assert np.array_equal(crisp_edge(matte, matte.shape), matte)
+    raw = cv2.GaussianBlur(rng.random((24, 24, 3)).astype(np.float32) * 255, (0, 0), 1)
+    more = missing_sharpness(raw, size)
+    grey = np.ascontiguousarray(raw.mean(axis=2))
+    before = cv2.resize(grey, size[::-1], interpolation=cv2.INTER_CUBIC)
+    steepness = [np.abs(np.diff(each, axis=1)).mean() for each in (before + more, before)]
+    assert steepness[0] > 1.15 * steepness[1]
+    assert grey.min() - 1e-3 <= (before + more).min() <= (before + more).max() <= grey.max() + 1e-3  # no halo
+    assert not missing_sharpness(raw, (24, 24)).any()

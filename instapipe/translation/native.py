@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from instapipe.config import CompositingConfig
 from instapipe.imaging.filling import fill
 from instapipe.structures import BoolMask, Pixels
-from instapipe.translation.resampling import enlarged
+from instapipe.translation.resampling import crisp_edge, enlarged, missing_sharpness
 
 Background = Literal["natural", "exact"]
 _FAINT = 0.02
@@ -102,7 +102,7 @@ def blend(
     size = (window.shape[0], window.shape[1])
     scale = max(1.0, max(size[0] / raw.shape[0], size[1] / raw.shape[1]))
     if settings.compositing.mode == "matte":
-        weight = enlarged(_union(mattes, settings.compositing.soften), size)
+        weight = crisp_edge(_union(mattes, settings.compositing.soften), size)
         # A neck that leaves the window fades out there instead of being cut.
         weight = np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * _ramp(size, open_sides)
         if painted is not None and painted.any():
@@ -127,10 +127,11 @@ def blend(
         return out, changed
     part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     weight, where = weight[part], changed[part]
+    sharpness = missing_sharpness(raw, size)[part]
     # One channel at a time: on 20 megapixels three float planes together would be the peak of the memory.
     for channel in range(3):
         fresh = enlarged(np.ascontiguousarray(raw[:, :, channel]), size, smooth=True)[part]
-        mixed = weight * fresh + (1 - weight) * background[:, :, channel][part]
+        mixed = weight * (fresh + sharpness) + (1 - weight) * background[:, :, channel][part]
         target = out[:, :, channel][part]
         target[where] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)[where]
     return out, changed
