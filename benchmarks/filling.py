@@ -1,6 +1,6 @@
 """How near to the true pixels a filled hole comes: `python benchmarks/filling.py --data animals/ [--sheet FILE]`.
 
-Photos of `instances_train.json` (nothing in filling is learnt) with room beside their animals; the hole is the outline of
+Photos of `instances_train.json` (nothing in filling is learnt) with room beside their animals; a hole is the outline of
 an animal of another photo, its feet as low as the photo's own animal's. Side by side: the search started from what lies
 left and right of the hole, as it is, and from a smooth filling (OpenCV's Telea). Printed: the mean absolute difference
 from the photo under the holes, of 255, as it is and blurred (sigma 6 pixels: whether sky is where sky was), and the
