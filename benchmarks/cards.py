@@ -1,7 +1,11 @@
-"""Writes `weights/README.md`, a card for each set of weights, from the card files: `python benchmarks/cards.py`."""
+"""Writes `weights/README.md`, a card for each set of weights, from the card files: `python benchmarks/cards.py`.
+
+With `--measured WEIGHTS METRICS.json`, what `instapipe evaluate` found of them goes into their card first.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -64,5 +68,49 @@ def text() -> str:
     return "\n".join([HEAD, *(section(card, folder) for card, folder in cards)]).rstrip() + "\n"
 
 
-if __name__ == "__main__":
+def measured(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a translator's card says of the figures of one evaluation."""
+    source = metrics["task"]["source"]
+    judge, arms = metrics["judge"], metrics["arms"]
+    kept = {
+        "judge": judge["name"],
+        "judge_validity": {name: judge["validity"][name] for name in ("called_target", "found")},
+        "data": f"{metrics['data']['file']}: all instances of the source with a side of at least 48 px",
+    }
+    for arm in ("given masks", "predicted masks"):
+        if arm in arms:
+            kept[f"{source}, {arm}"] = _arm(arms[arm]) | _crops(arms[arm])
+    kept[f"the real {source}, seen as {source} by the same rules"] = _arm(arms["untouched, as they are"])
+    return kept
+
+
+def _arm(arm: dict[str, Any]) -> dict[str, Any]:
+    return {name: arm[name] for name in ("photos", "instances", "verdicts", "count_kept")}
+
+
+def _crops(arm: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "mask_iou_median": round(arm["mask_iou"]["median"], 3),
+        "crops_called_target": arm["classification"]["crops"],
+        "distances": arm["distances"][0],
+    }
+
+
+def main() -> None:
+    """Card first, if asked; then the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measured", nargs=2, metavar=("WEIGHTS", "METRICS"))
+    asked = parser.parse_args()
+    if asked.measured:
+        path = WEIGHTS / asked.measured[0] / "card.json"
+        card, metrics = json.loads(path.read_text()), json.loads(Path(asked.measured[1]).read_text())
+        known = {entry["sha256"] for entry in card["directions"].values()}
+        if metrics["weights"]["sha256"] not in known:
+            raise SystemExit(f"{asked.measured[1]}: of {metrics['weights']['name']}, not of {card['name']}")
+        card["quality"] = {"selection": card["quality"].get("selection", "")} | measured(metrics)
+        path.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (WEIGHTS / "README.md").write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
