@@ -45,6 +45,9 @@ _PIXELS_AT_ONCE = 1 << 14
 """What is read at the photo's scale at once: what is computed on the way stays in the processor's cache."""
 _ENOUGH = 400
 """Fewer patches than this outside the hole are no stock to choose from."""
+_STOCK = 1.5
+"""The search begins at the coarsest level with so many for each pixel of the hole: where a few stand for all, what is
+flat is copied everywhere, and what the rows said is forgotten."""
 
 
 def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
@@ -55,6 +58,8 @@ def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
     if not hole.any() or hole.all():
         return pixels
     levels = _pyramid(pixels, hole)
+    first = next((number for number, (_, gap) in enumerate(levels) if _stocked(gap)), len(levels) - 1)
+    levels = levels[first:]
     if _sources(levels[-1][1]).sum() < _ENOUGH:
         return _smooth(pixels, hole)
     rng = np.random.default_rng(0)
@@ -64,8 +69,6 @@ def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
         if number:
             image = np.asarray(cv2.resize(image, gap.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
             image[~gap] = small[~gap]
-        if _sources(gap).sum() < _ENOUGH:
-            continue
         finest = number == len(levels) - 1
         level = _Level(image, gap, field, rng, _FINEST_FREQUENCIES if finest else _FREQUENCIES)
         level.search(rng)
@@ -77,8 +80,7 @@ def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
         if not finest:  # of the finest the field is read, not the image
             level.vote()
             image = level.image
-    if field is None:
-        return _smooth(pixels, hole)
+    assert field is not None
     return _read(pixels, hole, field)
 
 
@@ -123,6 +125,11 @@ def _sources(gap: BoolMask) -> BoolMask:
     """Centres of patches that lie whole inside the photo and outside the hole."""
     bordered = cv2.copyMakeBorder(gap.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     return np.asarray(cv2.dilate(bordered, np.ones((_SIDE, _SIDE), np.uint8))[1:-1, 1:-1] == 0)
+
+
+def _stocked(gap: BoolMask) -> bool:
+    """Whether there are patches enough outside the hole for all that is missing inside it."""
+    return int(_sources(gap).sum()) >= max(_ENOUGH, _STOCK * gap.sum())
 
 
 def _near(gap: BoolMask) -> BoolMask:
