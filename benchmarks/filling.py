@@ -113,7 +113,7 @@ def main() -> None:
     found = list(places(asked.data, asked.every, np.random.default_rng(asked.seed)))
     across = filling._across
     starts: dict[str, Callable[[Pixels, BoolMask], NDArray[np.float32]]] = {
-        "smooth": lambda pixels, hole: filling._smooth(pixels, hole).astype(np.float32),
+        "smooth": lambda pixels, hole: filling.smooth(pixels, hole).astype(np.float32),
         "left and right": across,
     }
     pictures: dict[str, list[Pixels]] = {}

@@ -469,5 +469,5 @@ def test_windows_on_the_ground(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="needs mode: window"):
         Cutting(mode="photo", placement="ground")
     packed = replace(photo, reach=2.0)
-    with pytest.raises(DataError, match=r"less than its window needs: pack again with --margin 3.15"):
+    with pytest.raises(DataError, match=r"less than window_height_scale 1.75 needs: pack again with --margin 3.15"):
         list(cut_samples(packed, wide, {}))

@@ -204,9 +204,10 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
     Raises PhotoError, MaskError, and DataError for a packed window that shows less than the window asked for.
     """
     if photo.reach is not None and cutting.mode == "window" and cutting.reach > photo.reach:
+        name = "window_scale" if cutting.window_scale >= cutting.window_height_scale else "window_height_scale"
         raise DataError(
-            f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than its window "
-            f"needs: pack again with --margin {cutting.reach:g}"
+            f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than {name} "
+            f"{getattr(cutting, name):g} needs: pack again with --margin {cutting.reach:g}"
         )
     pixels, instances = photo.read()
     usable = []

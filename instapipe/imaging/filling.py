@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from instapipe.imaging.copies import Places, Plane, read_field, smooth
 from instapipe.structures import BoolMask, Pixels
-
-Plane = NDArray[np.float32]
-Places = NDArray[np.intp]
-"""Pixels by their position in a flattened image; a level's result has (y, x) instead."""
 
 _RADIUS = 3
 """Patches are 7 x 7."""
@@ -41,8 +37,6 @@ _FREQUENCIES = (6, 1, 1)
 _FINEST_FREQUENCIES = (2, 1, 1)
 """The highest (the sum of both directions) by which patches are compared: in lightness, in each of two colours. With
 less at the coarser levels stripes do not go on."""
-_PIXELS_AT_ONCE = 1 << 14
-"""What is read at the photo's scale at once: what is computed on the way stays in the processor's cache."""
 _ENOUGH = 400
 """Fewer patches than this outside the hole are no stock to choose from."""
 _STOCK = 1.5
@@ -61,7 +55,7 @@ def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
     first = next((number for number, (_, gap) in enumerate(levels) if _stocked(gap)), len(levels) - 1)
     levels = levels[first:]
     if _sources(levels[-1][1]).sum() < _ENOUGH:
-        return _smooth(pixels, hole)
+        return smooth(pixels, hole)
     rng = np.random.default_rng(0)
     image = _across(*levels[0])
     field: Places | None = None
@@ -81,11 +75,7 @@ def fill(pixels: Pixels, hole: BoolMask) -> Pixels:
             level.vote()
             image = level.image
     assert field is not None
-    return _read(pixels, hole, field)
-
-
-def _smooth(pixels: Pixels, hole: BoolMask) -> Pixels:
-    return np.asarray(cv2.inpaint(pixels, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA), dtype=np.uint8)
+    return read_field(pixels, hole, field)
 
 
 def _across(pixels: Pixels, hole: BoolMask) -> Plane:
@@ -94,7 +84,7 @@ def _across(pixels: Pixels, hole: BoolMask) -> Plane:
     What a search starts from decides where sky ends and grass begins; horizons, fences and shores run across a photo
     more often than not.
     """
-    out = _smooth(pixels, hole).astype(np.float32)
+    out = smooth(pixels, hole).astype(np.float32)
     columns = np.arange(hole.shape[1])
     for row in np.flatnonzero(hole.any(axis=1) & ~hole.all(axis=1)):
         inside = hole[row]
@@ -129,7 +119,7 @@ def _sources(gap: BoolMask) -> BoolMask:
 
 def _stocked(gap: BoolMask) -> bool:
     """Whether there are patches enough outside the hole for all that is missing inside it."""
-    return int(_sources(gap).sum()) >= max(_ENOUGH, _STOCK * gap.sum())
+    return bool(_sources(gap).sum() >= max(_ENOUGH, _STOCK * gap.sum()))
 
 
 def _near(gap: BoolMask) -> BoolMask:
@@ -276,66 +266,3 @@ def _distance(one: Plane, other: Plane) -> Plane:
     """Sum of squared differences of rows: (M, F) against (M, F)."""
     difference = one - other
     return np.asarray(np.einsum("mf,mf->m", difference, difference), dtype=np.float32)
-
-
-def _read(pixels: Pixels, hole: BoolMask, field: Places) -> Pixels:
-    """The field at the photo's scale: each pixel of the hole is copied from its source's place.
-
-    Between the pixels of the field four copies are blended, so that sources that do not meet show no edge. A mean of
-    copies that have nothing to do with each other is softer than each: their detail, what they differ by from their
-    surroundings, is made as strong again as it was (Heitz and Neyret, "High-performance by-example noise", 2018).
-    """
-    height, width = hole.shape
-    scale = (height / field.shape[0], width / field.shape[1])
-    # How far away the source lies, in the photo's pixels, for each pixel of the field.
-    down = np.rint((field[..., 0] - np.arange(field.shape[0])[:, None]) * scale[0]).astype(np.intp)
-    right = np.rint((field[..., 1] - np.arange(field.shape[1])) * scale[1]).astype(np.intp)
-    shift = down * width + right
-    above, below, row_share = _knots(height, field.shape[0])
-    before, after, column_share = _knots(width, field.shape[1])
-    out = pixels.copy()
-    target, known = out.reshape(-1, 3), ~hole.reshape(-1)
-    smooth = cv2.blur(pixels, (2 * round(scale[1]) + 1, 2 * round(scale[0]) + 1))
-    stock = np.concatenate([pixels, smooth], axis=2).reshape(-1, 6)
-    lost = np.zeros(hole.size, dtype=np.bool_)
-    rows_at_once = max(1, _PIXELS_AT_ONCE // width)
-    for top in range(0, height, rows_at_once):
-        y, x = np.nonzero(hole[top : top + rows_at_once])
-        if y.size == 0:
-            continue
-        y += top
-        here = y * width + x
-        down, right = row_share.take(y), column_share.take(x)
-        total = np.zeros((len(here), 6), dtype=np.float32)
-        least = np.full((len(here), 3), 255, dtype=np.uint8)
-        most = np.zeros_like(least)
-        copies: list[tuple[Places, Plane]] = []
-        for line, share in ((above.take(y) * field.shape[1], 1 - down), (below.take(y) * field.shape[1], down)):
-            for column, across in ((before.take(x), 1 - right), (after.take(x), right)):
-                # Sources lie three pixels of the field from every border, so that none of this leaves the photo.
-                away = shift.take(line + column)
-                # What lies under the hole is never a source: rounding may point there at its rim.
-                weight = share * across * known.take(here + away, mode="clip")
-                colours = stock.take(here + away, axis=0, mode="clip")
-                total += colours * weight[:, None]
-                there = (weight > 0)[:, None]
-                np.minimum(least, colours[:, :3], out=least, where=there)
-                np.maximum(most, colours[:, :3], out=most, where=there)
-                copies.append((away, weight))
-        sums = np.add.reduce([weight for _, weight in copies])
-        found = sums > 1e-6
-        lost[here[~found]] = True
-        means = total / np.maximum(sums, 1e-6)[:, None]
-        # The variance that is left of independent details of variance 1; copies of one source are one.
-        left = np.add.reduce([a * b * (one == other) for one, a in copies for other, b in copies])
-        detail = (means[:, :3] - means[:, 3:]) * (sums / np.sqrt(np.maximum(left, 1e-12)))[:, None]
-        # No colour comes out that none of the copies has.
-        target[here] = np.clip(np.rint(means[:, 3:] + detail), least, np.maximum(least, most)).astype(np.uint8)
-    return _smooth(out, lost.reshape(hole.shape)) if lost.any() else out
-
-
-def _knots(length: int, knots: int) -> tuple[Places, Places, Plane]:
-    """The two of `knots` field pixels that each of `length` photo pixels lies between, and the second's share."""
-    centre = (np.arange(length) + 0.5) * knots / length - 0.5
-    low = np.floor(centre).astype(np.intp)
-    return np.clip(low, 0, knots - 1), np.clip(low + 1, 0, knots - 1), (centre - low).astype(np.float32)
