@@ -102,11 +102,15 @@ class TranslatorCard(Card):
     window_height_scale: float = Field(
         0, ge=0, le=4.0, description="window side / height of the instances' box, at least: room above a front view"
     )
+    least_aspect: float = Field(
+        0, ge=0, le=4.0, description="width / height of the instances' box at least, as shown: front views are widened"
+    )
     target_window_scale: float | None = Field(
         None,
         ge=1.0,
         le=4.0,
-        description="window_scale of what the way back starts from, without window_height_scale; none: both the same",
+        description="window_scale of what the way back starts from, without window_height_scale and least_aspect; "
+        "none: both the same",
     )
     placement: Placement = Field("centre", description="where in its window the box of the instances lies")
     instances_per_step: int = Field(2, ge=1, le=64)
@@ -116,12 +120,6 @@ class TranslatorCard(Card):
         (), description="classes that it was never trained on, but measured to translate into the target"
     )
     directions: dict[Direction, DirectionFile]
-
-    def scales_of(self, direction: Direction) -> tuple[float, float]:
-        """Window side / longer side, and at least / height, of the box of what `direction` starts from."""
-        if direction == "target_to_source" and self.target_window_scale is not None:
-            return self.target_window_scale, 0.0
-        return self.window_scale, self.window_height_scale
 
 
 class SegmenterCard(Card):

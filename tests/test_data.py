@@ -128,7 +128,7 @@ def test_a_pack_that_is_too_large_is_refused_whole(cli: Cli, tmp_path: Path) -> 
     twice = cli("data", "pack", "--data", tmp_path / "pack", "--class", "sheep", "-o", tmp_path / "other")
     assert twice.code == 1
     assert "packed window already" in twice.err
-    with pytest.raises(DataError, match="--margin 2, less than window_scale 3"):
+    with pytest.raises(DataError, match=r"--margin 2, less than these windows need \(window_scale 3,"):
         cut(tmp_path / "pack", cutting=CUTTING.model_copy(update={"window_scale": 3.0}))
 
 
@@ -452,8 +452,14 @@ def test_windows_on_the_ground(tmp_path: Path) -> None:
         mode="window", size=80, load_size=80, max_instances=1, placement="ground", window_scale=1.6,
         target_window_scale=1.25, window_height_scale=1.75,
     )  # fmt: skip
-    assert (wide.reach, wide.of_target().reach) == (pytest.approx(3.15), pytest.approx(2.25))
-    boxes = (("low", 30, 60, wide), ("tall", 60, 24, wide.of_target()), ("front", 60, 24, wide))
+    assert (wide.framing.reach, wide.of_target().framing.reach) == (pytest.approx(3.15), pytest.approx(2.25))
+    turned = wide.model_copy(update={"least_aspect": 0.8})
+    boxes = (
+        ("low", 30, 60, wide),
+        ("tall", 60, 24, wide.of_target()),
+        ("front", 60, 24, wide),
+        ("turned", 60, 24, turned),
+    )
     for name, rows, columns, cutting in boxes:
         mask = np.zeros((200, 200), np.bool_)
         mask[feet - rows : feet, 100 - columns // 2 : 100 + columns // 2] = True
@@ -464,10 +470,13 @@ def test_windows_on_the_ground(tmp_path: Path) -> None:
         inside = np.flatnonzero(sample.masks[0].any(axis=1))
         assert abs(int(inside[-1]) + 1 - 72) <= 1  # nine tenths of 80
         shares[name] = sample.masks[0].any(axis=0).mean()
-    expected = {"low": 1 / 1.6, "tall": 0.4 / 1.25, "front": 0.4 / 1.75}  # of the width
+    expected = {"low": 1 / 1.6, "tall": 0.4 / 1.25, "front": 0.4 / 1.75, "turned": 1.7 * 0.4 / 1.75}  # of the width
     assert shares == {name: pytest.approx(share, abs=0.03) for name, share in expected.items()}
     with pytest.raises(ValidationError, match="needs mode: window"):
         Cutting(mode="photo", placement="ground")
     packed = replace(photo, reach=2.0)
-    with pytest.raises(DataError, match=r"less than window_height_scale 1.75 needs: pack again with --margin 3.15"):
+    with pytest.raises(DataError, match=r"less than these .*window_height_scale 1.75.*: pack again with --margin 3.15"):
         list(cut_samples(packed, wide, {}))
+    dropped: dict[str, int] = {}
+    assert list(cut_samples(photo, wide.model_copy(update={"narrowest": 0.5}), dropped)) == []
+    assert dropped == {"narrower than 0.5 x its height": 1}

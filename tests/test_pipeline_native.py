@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from instapipe.config import CompositingConfig
 from instapipe.imaging.facing import faces_left
-from instapipe.imaging.windows import cut, cut_mask, inside, multiple_of_4, square_window, whole_window
+from instapipe.imaging.seen import seen
+from instapipe.imaging.windows import Framing, cut, hull, inside, multiple_of_4, placed, whole_window
 from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
 from instapipe.pipeline.keys import key_of
@@ -50,15 +51,41 @@ def test_a_window_shows_the_photo_and_mirrors_it_outside(size: tuple[int, int], 
     pad = 45
     wide = np.pad(pixels, ((pad, pad + 50), (pad, pad + 50), (0, 0)), mode="reflect")
     assert np.array_equal(shown, wide[y0 + pad : y1 + pad, x0 + pad : x1 + pad])
-    mask = Mask.from_dense(pixels[:, :, 0] > 128)
-    assert np.array_equal(cut_mask(mask, window), cut(pixels, window)[:, :, 0] > 128)
+
+
+@TRIES
+@given(sizes, windows, SEEDS)
+def test_what_a_model_sees_of_the_photo_is_the_photo(size: tuple[int, int], window: tuple, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    nothing = Mask.from_dense(np.zeros(size, np.bool_))
+    shown = seen(pixels, [nothing], window, (window[3] - window[1], window[2] - window[0]))
+    x0, y0, x1, y1 = window
+    left, top, right, bottom = inside(window, size)
+    if left < right and top < bottom:
+        part = cut(pixels[top:bottom, left:right], (x0 - left, y0 - top, x1 - left, y1 - top))
+        assert np.array_equal(shown, part), "at the photo's own scale; beyond its border the same mirrored"
+    assert seen(pixels, [nothing], window, (16, 12)).shape == (16, 12, 3)
+
+
+def test_beyond_the_photo_there_is_no_second_animal() -> None:
+    """A red animal at the upper border: above it, the model sees grass."""
+    pixels, red, _ = crowd()
+    window = Framing(1.3, 3, placement="ground").window([red.box])
+    assert window[1] < 0
+    above = (-window[1] * 96) // (window[3] - window[1])
+    shown = seen(pixels, [red], window, (96, 96))
+    is_red = (shown[:, :, 0] > 120) & (shown[:, :, 1] < 80)
+    assert is_red[above:].any()
+    assert not is_red[: above - 1].any()
+    mirrored = seen(pixels, [], window, (96, 96))
+    assert ((mirrored[: above - 1, :, 0] > 120) & (mirrored[: above - 1, :, 1] < 80)).any(), "else this shows nothing"
 
 
 @TRIES
 @given(st.lists(st.tuples(*[st.integers(0, 500)] * 2, *[st.integers(1, 300)] * 2), min_size=1, max_size=4))
 def test_windows_are_square_centred_and_large_enough(parts: list) -> None:
     boxes = [(x, y, x + w, y + h) for x, y, w, h in parts]
-    x0, y0, x1, y1 = square_window(boxes, 1.25)
+    x0, y0, x1, y1 = Framing(1.25).window(boxes)
     assert x1 - x0 == y1 - y0
     left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
     right, bottom = max(b[2] for b in boxes), max(b[3] for b in boxes)
@@ -146,12 +173,12 @@ def test_in_a_crowd_nothing_is_filled_with_animals_and_nothing_painted_is_lost()
     slim = np.zeros((32, 32), np.bool_)
     slim[:, 12:20] = True
     # The first animal becomes much wider than it was, over the second one; the second one slimmer.
-    first = surface.run(square_window([red.box], 1.6), [red], painter(250, whole))
+    first = surface.run(Framing(1.6).window([red.box]), [red], painter(250, whole))
     surface.apply(first)
     wide = first.masks[0].dense()
     assert (wide & blue.dense()).any()
     before = surface.picture().copy()
-    second = surface.run(square_window([blue.box], 1.8), [blue], painter(5, slim))
+    second = surface.run(Framing(1.8).window([blue.box]), [blue], painter(5, slim))
     surface.apply(second)
     now = surface.picture()
     # All but the soft seams: at the border of what was painted, and between the two.
@@ -236,7 +263,7 @@ def test_records_survive_the_cache_bit_by_bit(matte_weights: Path) -> None:
     pixels = worlds.photo_pixels()
     surface = NativeSurface(pixels, (32, 32), Blend(card.compositing))
     mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
-    record = surface.run(square_window([mask.box], 1.25), [mask], translator.step)
+    record = surface.run(Framing(1.25).window([mask.box]), [mask], translator.step)
     again = StepRecord.read(record.files())
     assert record.patch is not None
     assert again.patch is not None
@@ -265,27 +292,105 @@ def test_mattes_come_back_where_they_belong(size: tuple[int, int], window: tuple
 
 def test_a_window_needs_a_box() -> None:
     with pytest.raises(ValueError, match="at least one box"):
-        square_window([], 1.25)
+        Framing(1.25).window([])
 
 
 def test_on_the_ground_feet_are_at_one_height() -> None:
-    """In the window of a low animal and of a tall one, and sooner lower than over the top of the photo."""
-    for box in ((100, 300, 200, 350), (100, 250, 200, 350), (160, 270, 180, 350)):
-        x0, y0, x1, y1 = square_window([box], 1.5, "ground")
+    """In the window of a low animal and of a tall one, whether or not the photo ends above."""
+    for box in ((100, 300, 200, 350), (100, 250, 200, 350), (160, 270, 180, 350), (100, 20, 200, 80)):
+        x0, y0, x1, y1 = Framing(1.5, placement="ground").window([box])
         side = round(1.5 * max(box[2] - box[0], box[3] - box[1]))
         assert (x1 - x0, y1 - y0) == (side, side)
         assert abs((x0 + x1) - (box[0] + box[2])) <= 1
         assert y1 - box[3] == round(0.1 * side)
-    front = (160, 270, 190, 350)
-    assert square_window([front], 1.25, "ground", 1.75) == square_window([front], 1.75, "ground")
-    assert square_window([(100, 300, 200, 350)], 1.5, height_scale=1.75) == square_window([(100, 300, 200, 350)], 1.5)
-    low = (160, 100, 190, 180)  # 80 high, feet at 180: a window of 200 just reaches the top
-    assert square_window([low], 1.25, "ground", 4) == (75, 0, 275, 200)
-    assert square_window([low], 1.25, "ground", 2) == square_window([low], 2, "ground")
-    near = (100, 40, 200, 120)  # 150 px around it: 135 above its feet would be 15 over the top
-    assert square_window([near], 1.5, "ground") == (75, 0, 225, 150)
-    nearer = (100, 20, 200, 80)
-    assert square_window([nearer], 1.5, "ground") == square_window([nearer], 1.5)
+    flat, front = [(100, 300, 200, 350)], [(160, 270, 190, 350)]
+    assert Framing(1.25, 1.75).window(front) == Framing(1.75).window(front)
+    assert Framing(1.5, 1.75).window(flat) == Framing(1.5).window(flat)
+
+
+@TRIES
+@given(st.integers(20, 200), st.integers(20, 200), st.sampled_from([0.0, 0.8, 1.2]))
+def test_narrow_animals_are_shown_wider(width: int, height: int, least: float) -> None:
+    framing = Framing(1.35, 1.8, least, "ground")
+    x0, y0, x1, y1 = framing.window([(300, 300, 300 + width, 300 + height)])
+    shown = (width / (x1 - x0)) / (height / (y1 - y0))
+    aspect = width / height
+    expected = max(aspect, min(least, 1.7 * aspect))
+    assert shown == pytest.approx(expected, rel=0.03)
+    assert (y1 - y0) / max(width, height) <= framing.reach + 0.1
+    assert (x1 - x0) <= (y1 - y0)
+
+
+def test_an_animal_that_is_too_tall_is_made_smaller_on_its_feet() -> None:
+    """Its head comes into the photo, its feet stay; one that leaves the photo sideways moves in."""
+    size, box = (200, 300), (100, 30, 180, 180)
+    window = Framing(1.35, 1.8, placement="ground").window([box])
+    whole = (0.3, 0.1, 0.7, 0.9)
+    x0, y0, x1, y1 = placed(window, size, (96, 96), whole)
+    side = y1 - y0
+    assert x1 - x0 == side
+    assert side < window[3] - window[1]
+    head, feet = y0 + 0.1 * side, y0 + 0.9 * side
+    assert head == pytest.approx(0.02 * 180, abs=1.5)
+    assert feet == pytest.approx(180, abs=1.5)
+    assert abs((x0 + x1) - (box[0] + box[2])) <= 2
+    assert placed(window, size, (96, 96), (0.3, 0.5, 0.7, 0.9)) == window, "what fits stays as it is"
+    left = Framing(1.35, 1.8, placement="ground").window([(0, 100, 60, 180)])
+    x0, y0, x1, y1 = placed(left, size, (96, 96), (0.1, 0.4, 0.7, 0.9))
+    assert x0 + 0.1 * (x1 - x0) == pytest.approx(0, abs=1.5)
+    assert y1 == left[3]
+    narrow = Framing(1.35, 1.8, 1.2, "ground").window([(100, 100, 140, 180)])
+    x0, y0, x1, y1 = placed(narrow, size, (96, 96), (0.3, 0.5, 0.7, 0.9))
+    assert (y0, y1) == (narrow[1], narrow[3])
+    assert x1 - x0 == y1 - y0 > narrow[2] - narrow[0], "in its own proportions"
+    assert placed(narrow, size, (96, 96), (0.3, 0.5, 0.7, 0.9), freedom=0) == narrow, "as narrow as it was"
+    low = placed((0, -300, 400, 100), (100, 400), (96, 96), whole)
+    assert low[3] - low[1] == 200, "never less than half as large"
+
+
+def test_a_wider_animal_leaves_its_neighbours_room() -> None:
+    """Alone, what was shown wider than it is has its own proportions; beside another animal it stays narrower."""
+    pixels, _, blue = crowd()
+    narrow = np.zeros(pixels.shape[:2], np.bool_)
+    narrow[50:85, 72:90] = True
+    old = Mask.from_dense(narrow)
+    body = np.zeros((32, 32), np.bool_)
+    body[12:29, 6:26] = True
+    window = Framing(1.35, 1.8, 1.2, "ground").window([old.box])
+    assert window[2] - window[0] < window[3] - window[1]
+    how = Blend(CompositingConfig(mode="matte", dilate=3))
+    widths = {}
+    for name, animals in (("alone", narrow), ("beside", narrow | blue.dense())):
+        surface = NativeSurface(pixels, (32, 32), how, animals, "ground")
+        x0, y0, x1, y1 = surface.run(window, [old], painter(250, body)).masks[0].box
+        widths[name] = x1 - x0
+        assert y1 - y0 == pytest.approx((window[3] - window[1]) * 17 / 32, abs=2)
+    assert widths["alone"] == pytest.approx((window[3] - window[1]) * 20 / 32, abs=2)
+    assert widths["beside"] < 0.8 * widths["alone"]
+
+
+def test_a_step_fits_what_it_made_into_the_photo() -> None:
+    """A tall animal in the place of one at the upper border: all of it is in the photo, and no old one is left."""
+    pixels, red, _ = crowd()
+    tall = np.zeros((32, 32), np.bool_)
+    tall[2:29, 12:20] = True
+    window = Framing(1.3, 3, placement="ground").window([red.box])
+    made = {}
+    for placement in ("centre", "ground"):
+        how = Blend(CompositingConfig(mode="matte", dilate=3))
+        surface = NativeSurface(pixels, (32, 32), how, red.dense(), placement)
+        record = surface.run(window, [red], painter(250, tall))
+        surface.apply(record)
+        made[placement] = record.masks[0].box
+        there = surface.picture()
+        assert (there[:, :, 0] > 120)[red.dense() & ~record.changed.dense()].sum() == 0
+        assert np.array_equal(there[~record.changed.dense()], pixels[~record.changed.dense()])
+    assert made["centre"][1] == 0, "cut off at the border"
+    assert made["ground"][1] > 0
+    assert made["ground"][3] == pytest.approx(90, abs=3)
+    x0, y0, x1, y1 = made["ground"]
+    assert (y1 - y0) / (x1 - x0) == pytest.approx(27 / 8, rel=0.15)
+    assert hull((0, 5, 10, 20), (-3, 7, 4, 30)) == (-3, 5, 10, 30)
 
 
 @pytest.mark.parametrize("facing", ["any", "right"])

@@ -19,7 +19,8 @@ from instapipe.data.photos import AnnotatedPhoto, Instance
 from instapipe.data.samples import Batch, Crop, Order, Sample, sample_batch
 from instapipe.errors import DataError
 from instapipe.imaging.facing import faces_left
-from instapipe.imaging.windows import BELOW, cut, square_window
+from instapipe.imaging.seen import seen
+from instapipe.imaging.windows import Framing
 
 
 class Cutting(Strict):
@@ -35,6 +36,13 @@ class Cutting(Strict):
     window_scale: float = Field(1.25, ge=1.0, le=4.0)
     window_height_scale: float = Field(
         0, ge=0, le=4.0, description="window side / height of the instance's box, at least (`window` only)"
+    )
+    least_aspect: float = Field(
+        0,
+        ge=0,
+        le=4.0,
+        description="width / height of the instance's box at least, as shown: narrower ones, seen from the front, are "
+        "shown wider (`window` only)",
     )
     smallest_crop: float = Field(
         0.82, ge=0.5, le=1, description="share of its side that a window's random crop keeps at least (`window` only)"
@@ -52,6 +60,9 @@ class Cutting(Strict):
     )
     min_side: int = Field(0, ge=0, description="instances whose box has no side this long are not learnt from, pixels")
     max_cut: float = Field(1.0, ge=0, le=1, description="share of the box's outline that may lie on the photo's border")
+    narrowest: float = Field(
+        0, ge=0, le=1, description="instances whose box has a smaller width / height are not learnt from"
+    )
     max_company: float = Field(
         1.0, ge=0, le=1, description="share of the window that other instances of the class may cover (`window` only)"
     )
@@ -60,11 +71,9 @@ class Cutting(Strict):
     )
 
     @property
-    def reach(self) -> float:
-        """How many times the longer side of an instance's box a square around it must show, to hold its window."""
-        # Over feet that stand low, the window of a flat box goes up by all but what is below them.
-        scale = max(self.window_scale, self.window_height_scale)
-        return scale if self.placement == "centre" else 2 * (1 - BELOW) * scale
+    def framing(self) -> Framing:
+        """How a window is put around an instance."""
+        return Framing(self.window_scale, self.window_height_scale, self.least_aspect, self.placement)
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Cutting:
@@ -203,11 +212,12 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
 
     Raises PhotoError, MaskError, and DataError for a packed window that shows less than the window asked for.
     """
-    if photo.reach is not None and cutting.mode == "window" and cutting.reach > photo.reach:
-        name = "window_scale" if cutting.window_scale >= cutting.window_height_scale else "window_height_scale"
+    framing = cutting.framing
+    if photo.reach is not None and cutting.mode == "window" and framing.reach > photo.reach:
         raise DataError(
-            f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than {name} "
-            f"{getattr(cutting, name):g} needs: pack again with --margin {cutting.reach:g}"
+            f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than these windows need (window_scale "
+            f"{framing.scale:g}, window_height_scale {framing.height_scale:g}, least_aspect {framing.least_aspect:g}): "
+            f"pack again with --margin {framing.reach:g}"
         )
     pixels, instances = photo.read()
     usable = []
@@ -227,8 +237,8 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
         yield Sample(resize_image(pixels, side), resize_masks(dense, side), photo.path.name)
         return
     for centre in (instance for instance in usable if instance.role == "centre"):
-        window = square_window([centre.mask.box], cutting.window_scale, cutting.placement, cutting.window_height_scale)
-        area = (window[2] - window[0]) ** 2
+        window = framing.window([centre.mask.box])
+        area = (window[2] - window[0]) * (window[3] - window[1])
         inside = {other: int(other.mask.window(window).sum()) for other in instances if other is not centre}
         if sum(inside.values()) / area > cutting.max_company:
             dropped["crowded window"] = dropped.get("crowded window", 0) + 1
@@ -236,11 +246,11 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
         chosen = [centre]
         if cutting.max_instances > 1:
             chosen += [other for other, seen in inside.items() if other in usable and seen >= 0.5 * other.area]
-        dense = np.stack([instance.mask.window(window) for instance in chosen])
-        image = cut(pixels, window)
+        dense = resize_masks(np.stack([instance.mask.window(window) for instance in chosen]), side)
+        image = seen(pixels, [centre.mask], window, side)
         if cutting.facing == "right" and faces_left(dense[0]):
             image, dense = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(dense[:, :, ::-1])
-        yield Sample(resize_image(image, side), resize_masks(dense, side), photo.path.name)
+        yield Sample(image, dense, photo.path.name)
 
 
 def _refuse(instance: Instance, cutting: Cutting) -> str | None:
@@ -250,6 +260,9 @@ def _refuse(instance: Instance, cutting: Cutting) -> str | None:
         return "empty mask"
     if instance.side < cutting.min_side:
         return f"smaller than {cutting.min_side} px"
+    x0, y0, x1, y1 = instance.mask.box
+    if x1 - x0 < cutting.narrowest * (y1 - y0):
+        return f"narrower than {cutting.narrowest:g} x its height"
     if instance.cut_off > cutting.max_cut:
         return "cut off by the photo's border"
     return None

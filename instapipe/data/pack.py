@@ -22,7 +22,7 @@ import numpy as np
 from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.data.photos import COCO_NAME, AnnotatedPhoto, Instance, Role
 from instapipe.errors import DataError, OutputError
-from instapipe.imaging.windows import Rectangle, cut, square_window
+from instapipe.imaging.windows import Framing, Rectangle, cut
 from instapipe.masks import Entry
 from instapipe.masks.coco import document
 from instapipe.structures import Instances, Mask, Pixels
@@ -108,7 +108,7 @@ def _windows(photo: AnnotatedPhoto, packing: Packing, left_out: dict[str, int]) 
         if reason is not None:
             left_out[reason] = left_out.get(reason, 0) + 1
             continue
-        square = square_window([centre.mask.box], packing.margin)
+        square = Framing(packing.margin).window([centre.mask.box])
         window = (max(0, square[0]), max(0, square[1]), min(width, square[2]), min(height, square[3]))
         factor = min(1.0, packing.size / (square[2] - square[0]))
         size = (max(1, round((window[3] - window[1]) * factor)), max(1, round((window[2] - window[0]) * factor)))

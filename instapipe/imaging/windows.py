@@ -1,4 +1,6 @@
-"""Windows of a photo: where a step looks. Geometry alone: a warm run needs it, and no torch or OpenCV.
+"""Windows of a photo: where a step looks, and where what it made belongs.
+
+Geometry alone: a warm run needs it, and no torch or OpenCV.
 
 A window is a rectangle (x0, y0, x1, y1) of photo pixels, exclusive at the end, and may reach over the photo's border,
 where it shows the photo mirrored.
@@ -8,43 +10,102 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.config import Placement
-from instapipe.structures import BoolMask, Mask
 
 Value = TypeVar("Value", bound=np.generic)
 Rectangle = tuple[int, int, int, int]
 SMALLEST_SIDE = 8
 """Of a window, in photo pixels."""
 BELOW = 0.1
-"""Share of a window's side below the feet, with the placement `ground`: what 1.25 x the height leaves around it."""
+"""Share of a window's height below the feet, with the placement `ground`: what 1.25 x the height leaves around it."""
+ABOVE = 0.02
+"""Share of the photo above the feet that stays free above an animal which was made smaller to fit."""
+MOST_WIDENED = 1.7
+"""More would make a wall of an animal that looks at the camera."""
+LEAST_FITTED = 0.5
+"""Smaller than that, an animal would no longer stand for the one that it was made from."""
 
 
-def square_window(
-    boxes: Sequence[Rectangle], scale: float, placement: Placement = "centre", height_scale: float = 0
-) -> Rectangle:
-    """A square of `scale` x the longer side of the union of `boxes`, and of no less than `height_scale` x its height.
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a window is put around instances; by default just around them.
 
-    placement: `centre`, around the centre of the union; `ground`, the union stands in the middle, a tenth of the side
-    above the window's lower edge: whatever its kind, an animal's feet are in the same place. Where such a window would
-    reach over the top of the photo, where nobody sees what is made, what `height_scale` asks beyond `scale` is given up
-    as far as needed, then the window moves down, at most to the centre.
+    scale: of the longer side of their box; height_scale: of its height; the window is as high as the larger of both.
+    least_aspect: the box's width / height as the model sees it, at least: a narrower one is shown wider, as if from the
+    side, up to :data:`MOST_WIDENED` times. The window is that much narrower than it is high.
+    placement: `centre`, around the centre of the box; `ground`, the box stands in the middle, a tenth of the height
+    above the window's lower edge: whatever its kind, an animal's feet are in the same place.
     """
-    if not boxes:
-        raise ValueError("a window needs at least one box")
-    x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
-    side = max(SMALLEST_SIDE, math.ceil(scale * max(x1 - x0, y1 - y0)))
-    tall = math.ceil(height_scale * (y1 - y0))
-    side = max(side, tall if placement == "centre" else min(tall, math.floor(y1 / (1 - BELOW))))
-    left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
-    if placement == "ground":
-        top = max(y1 + round(side * BELOW) - side, min(0, top))
-    return left, top, left + side, top + side
+
+    scale: float
+    height_scale: float = 0
+    least_aspect: float = 0
+    placement: Placement = "centre"
+
+    @property
+    def reach(self) -> float:
+        """How many times the longer side of a box a square around its centre must show, to hold the window."""
+        # Over feet that stand low, the window of a flat box goes up by all but what is below them.
+        scale = max(self.scale * max(1.0, min(self.least_aspect, MOST_WIDENED)), self.height_scale)
+        return scale if self.placement == "centre" else 2 * (1 - BELOW) * scale
+
+    def window(self, boxes: Sequence[Rectangle]) -> Rectangle:
+        """The window around the union of `boxes`."""
+        if not boxes:
+            raise ValueError("a window needs at least one box")
+        x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
+        x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
+        wider = min(MOST_WIDENED, max(1.0, self.least_aspect * (y1 - y0) / max(1, x1 - x0)))
+        asked = max(self.scale * max(wider * (x1 - x0), y1 - y0), self.height_scale * (y1 - y0))
+        height = max(SMALLEST_SIDE, math.ceil(asked))
+        width = max(SMALLEST_SIDE, round(height / wider))
+        left, top = (x0 + x1 - width) // 2, (y0 + y1 - height) // 2
+        if self.placement == "ground":
+            top = y1 + round(height * BELOW) - height
+        return left, top, left + width, top + height
+
+
+def placed(
+    window: Rectangle,
+    size: tuple[int, int],
+    model_size: tuple[int, int],
+    content: tuple[float, float, float, float],
+    freedom: float = 1,
+) -> Rectangle:
+    """Where in a photo of `size` (H, W) what was made of `window` belongs, with its feet where they were.
+
+    One that is taller than the photo above its feet is made smaller, down to :data:`LEAST_FITTED`, until its head is in
+    the photo, and one that would leave the photo sideways moves in.
+
+    window: with the placement `ground`.  model_size: (h, w) of the model's image of it.  content: (left, top, right,
+    bottom) of what is to be seen, as shares of that image.
+    freedom: 1: in its own proportions, so that what was shown wider than it is gives a wider animal; 0: as narrow again
+    as it was; or between.
+    """
+    x0, y0, x1, y1 = window
+    height = float(y1 - y0)
+    feet, middle = y1 - BELOW * height, (x0 + x1) / 2
+    tall = (1 - BELOW - content[1]) * height
+    fitted = min(1.0, max(LEAST_FITTED, feet * (1 - ABOVE) / tall)) if tall > 0 else 1.0
+    height *= fitted
+    narrow = (x1 - x0) / (y1 - y0)
+    width = height * (narrow + freedom * (model_size[1] / model_size[0] - narrow))
+    left, right = middle + (content[0] - 0.5) * width, middle + (content[2] - 0.5) * width
+    if right - left <= size[1]:
+        middle += max(0.0, -left) - max(0.0, right - size[1])
+    top = feet - (1 - BELOW) * height
+    return round(middle - width / 2), round(top), round(middle + width / 2), round(top + height)
+
+
+def hull(one: Rectangle, two: Rectangle) -> Rectangle:
+    """The least rectangle that holds both."""
+    return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
 
 
 def whole_window(size: tuple[int, int]) -> Rectangle:
@@ -80,12 +141,3 @@ def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:
     period = 2 * (length - 1)
     index = np.abs(np.arange(start, stop, dtype=np.intp)) % period
     return np.where(index < length, index, period - index)
-
-
-def cut_mask(mask: Mask, window: Rectangle) -> BoolMask:
-    """`mask` inside `window`, mirrored at the photo's border like the pixels of :func:`cut`: bool (h, w)."""
-    x0, y0, x1, y1 = window
-    rows, columns = _mirrored(y0, y1, mask.size[0]), _mirrored(x0, x1, mask.size[1])
-    top, left = int(rows.min()), int(columns.min())
-    dense = mask.window((left, top, int(columns.max()) + 1, int(rows.max()) + 1))
-    return np.ascontiguousarray(dense[np.ix_(rows - top, columns - left)])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from instapipe.imaging.windows import Rectangle, multiple_of_4, square_window, whole_window
+from instapipe.config import Placement
+from instapipe.imaging.windows import Framing, Rectangle, multiple_of_4, whole_window
 from instapipe.pipeline.keys import DECODE_VERSION, TRANSLATE_VERSION
 from instapipe.pipeline.resolve import Weights
 from instapipe.pipeline.settings import TranslateSettings
@@ -23,13 +24,14 @@ class Layout:
 
     mode: as resolved.  model_size: (H, W) of what the generator sees; None: each window's own.
     frame: the rectangle of whole mode.  in_floats: the rollout happens at the model's size, in floats (the paper's
-    whole image, whole compositing); else it happens on the photo.
+    whole image, whole compositing); else it happens on the photo.  placement: of windows.
     """
 
     mode: Literal["whole", "instance"]
     model_size: tuple[int, int] | None
     frame: Rectangle
     in_floats: bool
+    placement: Placement = "centre"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         larger = model_size is not None and (size[0] > model_size[0] or size[1] > model_size[1])
         mode = "instance" if larger else "whole"
     if mode == "instance":
-        return Layout("instance", model_size, whole_window(size), False)
+        return Layout("instance", model_size, whole_window(size), False, weights.card.placement)
     frame = whole_window(size)
     if model_size is None:
         model_size = multiple_of_4(size)
@@ -114,13 +116,20 @@ def _around(found: Sequence[Mapping[str, Any]], windows: Sequence[Rectangle]) ->
     return sorted(digests)
 
 
+def framing_of(weights: Weights) -> Framing:
+    """How windows are put around what the weights' direction starts from: as in training."""
+    card = weights.card
+    if weights.direction == "target_to_source" and card.target_window_scale is not None:
+        return Framing(card.target_window_scale, placement=card.placement)
+    return Framing(card.window_scale, card.window_height_scale, card.least_aspect, card.placement)
+
+
 def _window(boxes: Sequence[Rectangle], layout: Layout, weights: Weights) -> Rectangle:
     if layout.mode == "whole":
         return layout.frame
-    scale, height_scale = weights.card.scales_of(weights.direction)
-    x0, y0, x1, y1 = square_window(boxes, scale, weights.card.placement, height_scale)
-    if layout.model_size is None:
-        # The generator sees the window as it is: its sides must be multiples of 4.
-        side = math.ceil((x1 - x0) / 4) * 4
-        x1, y1 = x0 + side, y0 + side
-    return x0, y0, x1, y1
+    if layout.model_size is not None:
+        return framing_of(weights).window(boxes)
+    # The generator sees the window as it is: nothing is widened, and its sides must be multiples of 4.
+    x0, y0, x1, _ = replace(framing_of(weights), least_aspect=0).window(boxes)
+    side = math.ceil((x1 - x0) / 4) * 4
+    return x0, y0, x0 + side, y0 + side

@@ -60,7 +60,7 @@ def surface_for(
         (mask,) = pick([number]).masks
         x0, y0, x1, y1 = mask.box
         animals[y0:y1, x0:x1] |= mask.crop
-    return NativeSurface(photo.pixels, layout.model_size, blend, animals)
+    return NativeSurface(photo.pixels, layout.model_size, blend, animals, layout.placement)
 
 
 def roll_out(

@@ -13,13 +13,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from instapipe.imaging.windows import Rectangle, cut, cut_mask, inside
+from instapipe.config import Placement
+from instapipe.imaging.seen import seen
+from instapipe.imaging.windows import Rectangle, cut, hull, inside, placed
 from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
 from instapipe.structures import Mask, Pixels
-from instapipe.translation.native import Blend, blend, distance, in_front, without_slivers
+from instapipe.translation.native import Blend, blend, distance, extent, in_front, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
 State = NDArray[np.float32]
+_FREEDOMS = (1.0, 0.75, 0.5, 0.25, 0.0)
+_MOST_COVERED = 0.1
+"""How much of a new animal may lie over others before it becomes narrower."""
 
 
 StepFunction = Callable[[State, NDArray[np.bool_]], tuple[State, State]]
@@ -86,40 +91,72 @@ class NativeSurface:
         model_size: tuple[int, int] | None,
         settings: Blend,
         animals: NDArray[np.bool_] | None = None,
+        placement: Placement = "centre",
     ) -> None:
-        """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole."""
+        """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole.
+
+        placement: as the windows were cut. On the `ground`, what has a matte is fitted into the photo.
+        """
         self._pixels = photo.copy()
         self._model_size = model_size
         self._settings = settings
         self._animals = animals
+        self._placement = placement
         self._painted = np.zeros(photo.shape[:2], dtype=np.bool_)
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
         size = (self._pixels.shape[0], self._pixels.shape[1])
-        x0, y0, x1, y1 = window
-        model_size = self._model_size or (y1 - y0, x1 - x0)
-        pixels = cut(self._pixels, window)
+        model_size = self._model_size or (window[3] - window[1], window[2] - window[0])
+        matte = self._settings.compositing.mode == "matte"
         shown = np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
-        raw, mattes = step(shrink(pixels, model_size), shown)
-        if self._settings.compositing.mode == "matte":
+        raw, mattes = step(seen(self._pixels, masks, window, model_size).astype(np.float32), shown)
+        place = window
+        if matte:
             olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
-        old = np.zeros(pixels.shape[:2], dtype=np.bool_)
+            if self._placement == "ground":
+                place = self._place(window, masks, mattes)
+        x0, y0, x1, y1 = region = inside(hull(window, place), size)
+        where = np.s_[y0:y1, x0:x1]
+        old = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
         for mask in masks:
-            old |= cut_mask(mask, window)
-        open_sides = (x0 > 0, y0 > 0, x1 < size[1], y1 < size[0])
-        painted = cut(self._painted, window)
-        animals = None if self._animals is None else cut(self._animals, window)
+            old |= mask.window(region)
         blended, changed = blend(
-            pixels, old, raw, mattes, self._settings, open_sides=open_sides, painted=painted, animals=animals
+            self._pixels[where],
+            old,
+            raw,
+            mattes,
+            self._settings,
+            place=(place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0),
+            open_sides=(place[0] > 0, place[1] > 0, place[2] < size[1], place[3] < size[0]),
+            painted=self._painted[where],
+            animals=None if self._animals is None else self._animals[where],
         )
-        left, top, right, bottom = inside(window, size)
-        part = changed[top - y0 : bottom - y0, left - x0 : right - x0]
-        region = Mask.from_crop(size, (left, top), part)
-        cx0, cy0, cx1, cy1 = region.box
+        hidden = Mask.from_crop(size, (x0, y0), in_front(self._painted[where], old)) if matte else None
+        there = Mask.from_crop(size, (x0, y0), changed)
+        cx0, cy0, cx1, cy1 = there.box
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
-        hidden = in_front(painted, old) if self._settings.compositing.mode == "matte" else None
-        return StepRecord(_each(mattes, len(masks), window, size, hidden), region, patch)
+        return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch)
+
+    def _place(self, window: Rectangle, masks: Sequence[Mask], mattes: State) -> Rectangle:
+        """Where the new animals belong: in their own proportions, or as much narrower as their neighbours ask."""
+        size = (self._pixels.shape[0], self._pixels.shape[1])
+        content = extent(mattes)
+        if content is None:
+            return window
+        places = [placed(window, size, mattes.shape[1:], content, freedom) for freedom in _FREEDOMS]
+        x0, y0, x1, y1 = inside(hull(places[0], places[-1]), size)
+        others = self._painted[y0:y1, x0:x1].copy()
+        if self._animals is not None:
+            others |= self._animals[y0:y1, x0:x1]
+        for mask in masks:
+            others &= ~mask.window((x0, y0, x1, y1))
+        rest = Mask.from_crop(size, (x0, y0), others)
+        new = mattes.max(axis=0) >= 0.5
+        for place in places:
+            if (shrink_mask(rest.window(place), new.shape) & new).sum() <= _MOST_COVERED * new.sum():
+                return place
+        return places[-1]
 
     def apply(self, record: StepRecord) -> None:
         x0, y0, x1, y1 = record.changed.box
@@ -186,11 +223,13 @@ class ModelSurface:
 
 
 def _each(
-    mattes: State, count: int, window: Rectangle, size: tuple[int, int], hidden: NDArray[np.bool_] | None = None
+    mattes: State, count: int, place: Rectangle, size: tuple[int, int], hidden: Mask | None = None
 ) -> tuple[Mask, ...]:
     """The translated mask of each of `count` instances: they share it where there is one matte for all.
 
-    hidden: bool, of the window's size: what is covered there by others.
+    hidden: what is covered by others.
     """
-    new = tuple(enlarged_mask(matte, window, size, hidden) for matte in mattes)
+    new = tuple(enlarged_mask(matte, place, size) for matte in mattes)
+    if hidden is not None:
+        new = tuple(Mask.from_crop(size, mask.box[:2], mask.crop & ~hidden.window(mask.box)) for mask in new)
     return new * count if len(new) < count else new

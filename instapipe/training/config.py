@@ -18,8 +18,8 @@ class DataSettings(Cutting):
         None,
         ge=1.0,
         le=4.0,
-        description="window_scale of the target's instances, without window_height_scale; none: both the same. Where "
-        "the target is the larger animal, a wider window around the source leaves it the room",
+        description="window_scale of the target's instances, without window_height_scale and least_aspect; none: both "
+        "the same. Where the target is the larger animal, a wider window around the source leaves it the room",
     )
     instances_per_step: int = Field(2, ge=1, le=64)
     balance: Literal["none", "match"] = Field(
@@ -32,7 +32,8 @@ class DataSettings(Cutting):
         """How the target's samples are cut."""
         if self.target_window_scale is None:
             return self
-        return self.model_copy(update={"window_scale": self.target_window_scale, "window_height_scale": 0.0})
+        alone = {"window_scale": self.target_window_scale, "window_height_scale": 0.0, "least_aspect": 0.0}
+        return self.model_copy(update=alone)
 
 
 class ProjectedSettings(Strict):

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from instapipe.config import CompositingConfig
 from instapipe.imaging.filling import fill
+from instapipe.imaging.windows import Rectangle
 from instapipe.structures import BoolMask, Pixels
-from instapipe.translation.resampling import crisp_edge, enlarged, missing_sharpness
+from instapipe.translation.resampling import crisp_edge, enlarged, laid, missing_sharpness
 
 Background = Literal["natural", "exact"]
 _FAINT = 0.02
@@ -79,58 +80,64 @@ def _parts(mask: BoolMask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
 
 
 def blend(
-    window: Pixels,
+    region: Pixels,
     old: BoolMask,
     raw: NDArray[np.float32],
     mattes: NDArray[np.float32],
     settings: Blend,
     *,
+    place: Rectangle | None = None,
     open_sides: tuple[bool, bool, bool, bool] = (False, False, False, False),
     painted: BoolMask | None = None,
     animals: BoolMask | None = None,
 ) -> tuple[Pixels, BoolMask]:
-    """Blend one step's output into `window`.
+    """Blend one step's output into a region of the photo.
 
-    window: uint8 (H, W, 3), the photo's own scale.  old: bool (H, W), the step's masks together.
+    region: uint8 (H, W, 3), the photo's own scale.  old: bool (H, W), the step's masks together.
     raw: float32 (h, w, 3) in [0, 255], the generator's image at the model's size.  mattes: float32 (n, h, w) in [0, 1].
-    open_sides: (left, top, right, bottom): where the window ends inside the photo, so that a border would show.
+    place: (x0, y0, x1, y1) of the region, where the generator's image belongs; none: everywhere.
+    open_sides: (left, top, right, bottom): where that ends inside the photo, so that a border would show.
     painted: bool (H, W), the animals that earlier steps made: a matte changes them under `old` alone (see `in_front`).
     animals: bool (H, W), all that is no background: no hole is filled with it.
 
-    Returns the new window, uint8 (H, W, 3), and where it may differ, bool (H, W).
+    Returns the new region, uint8 (H, W, 3), and where it may differ, bool (H, W).
     """
-    size = (window.shape[0], window.shape[1])
-    scale = max(1.0, max(size[0] / raw.shape[0], size[1] / raw.shape[1]))
+    size = (region.shape[0], region.shape[1])
+    x0, y0, x1, y1 = place or (0, 0, size[1], size[0])
+    corner, span = (x0, y0), (y1 - y0, x1 - x0)
+    scale = max(1.0, max(span[0] / raw.shape[0], span[1] / raw.shape[1]))
     if settings.compositing.mode == "matte":
-        weight = crisp_edge(_union(mattes, settings.compositing.soften), size)
+        weight = crisp_edge(_union(mattes, settings.compositing.soften), span)
         # A neck that leaves the window fades out there instead of being cut.
-        weight = np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * _ramp(size, open_sides)
+        weight = laid(np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * _ramp(span, open_sides), corner, size)
         if painted is not None and painted.any():
             width = max(1, round(settings.compositing.soften * scale))
             weight *= 1 - cv2.blur(in_front(painted, old).astype(np.float32), (width, width))
     else:
-        weight = _ramp(size, open_sides) if settings.background == "natural" else np.ones(size, np.float32)
+        weight = _ramp(span, open_sides) if settings.background == "natural" else np.ones(span, np.float32)
+        weight = laid(weight, corner, size)
     rim = settings.compositing.dilate * scale
     if settings.background == "exact":
         seam = settings.seam * scale
         rim = min(rim, seam)
-        new = enlarged(mattes.max(axis=0, initial=0), size) >= 0.5
+        new = laid(enlarged(mattes.max(axis=0, initial=0), span) >= 0.5, corner, size)
         weight *= np.clip(1 - distance(old | new) / (seam + 1), 0, 1)
     if settings.compositing.mode == "matte":
-        background, hole = remove_instances(window, old, rim=rim, painted=painted, animals=animals)
+        background, hole = remove_instances(region, old, rim=rim, painted=painted, animals=animals)
         changed = hole | (weight > 0)
     else:
-        background, changed = window, weight > 0
+        background, changed = region, weight > 0
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-    out = window.copy()
+    out = region.copy()
     if rows.size == 0:
         return out, changed
     part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     weight, where = weight[part], changed[part]
-    sharpness = missing_sharpness(raw, size)[part]
+    start, part_size = (x0 - int(columns[0]), y0 - int(rows[0])), weight.shape
+    sharpness = laid(missing_sharpness(raw, span), start, part_size)
     # One channel at a time: on 20 megapixels three float planes together would be the peak of the memory.
     for channel in range(3):
-        fresh = enlarged(np.ascontiguousarray(raw[:, :, channel]), size, smooth=True)[part]
+        fresh = laid(enlarged(np.ascontiguousarray(raw[:, :, channel]), span, smooth=True), start, part_size)
         mixed = weight * (fresh + sharpness) + (1 - weight) * background[:, :, channel][part]
         target = out[:, :, channel][part]
         target[where] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)[where]
@@ -178,6 +185,16 @@ def remove_instances(
         mixed = fade * filled[:, :, channel][hole] + (1 - fade) * window[:, :, channel][hole]
         out[:, :, channel][hole] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
     return out, hole
+
+
+def extent(mattes: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
+    """(left, top, right, bottom) of what mattes, float32 (n, h, w), show, as shares of their sides; None: nothing."""
+    there = mattes.max(axis=0) >= _SOLID
+    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    if rows.size == 0:
+        return None
+    height, width = there.shape
+    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
 
 
 def _union(mattes: NDArray[np.float32], width: int) -> NDArray[np.float32]:

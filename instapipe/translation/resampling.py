@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instapipe.imaging.windows import Rectangle, inside
+from instapipe.imaging.seen import resized
+from instapipe.imaging.windows import Rectangle, Value, inside
 from instapipe.structures import BoolMask, Mask, Pixels
 
 _DETAIL = 0.7
@@ -18,7 +19,7 @@ _EDGE = 0.7
 
 
 def shrink(window: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
-    """A window as the model sees it: float32 (h, w, 3) in [0, 255] of `size` (h, w); area-averaged where it shrinks."""
+    """Pixels at the model's `size` (h, w), float32 in [0, 255]; area-averaged where they shrink."""
     return resized(window, size).astype(np.float32)
 
 
@@ -38,15 +39,6 @@ def shrink_mask(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
             row, column = np.argwhere(mask)[0]
             out[int(row * size[0] / mask.shape[0]), int(column * size[1] / mask.shape[1])] = True
     return np.asarray(out)
-
-
-def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (H, W[, C]) at `size` (h, w): area-averaged where it shrinks, linear where it grows."""
-    if image.shape[:2] == size:
-        return image
-    smaller = size[0] * size[1] < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), dtype=np.uint8)
 
 
 def enlarged(plane: NDArray[np.float32], size: tuple[int, int], *, smooth: bool = False) -> NDArray[np.float32]:
@@ -79,6 +71,17 @@ def missing_sharpness(raw: NDArray[np.float32], size: tuple[int, int]) -> NDArra
     return out
 
 
+def laid(plane: NDArray[Value], corner: tuple[int, int], size: tuple[int, int]) -> NDArray[Value]:
+    """`plane` (h, w) with its first pixel at `corner` (x, y) of a plane of `size` (H, W), 0 where it does not reach."""
+    x, y = corner
+    if (x, y) == (0, 0) and plane.shape == size:
+        return plane
+    out = np.zeros(size, dtype=plane.dtype)
+    x0, y0, x1, y1 = inside((x, y, x + plane.shape[1], y + plane.shape[0]), size)
+    out[y0:y1, x0:x1] = plane[y0 - y : y1 - y, x0 - x : x1 - x]
+    return out
+
+
 def crisp_edge(matte: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """A matte, float32 (h, w) in [0, 1], at `size` (H, W), as sharp there as it is at the model's size.
 
@@ -91,14 +94,9 @@ def crisp_edge(matte: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     return np.asarray(np.clip((enlarged(matte, size, smooth=True) - 0.5) * steep + 0.5, 0, 1), dtype=np.float32)
 
 
-def enlarged_mask(
-    matte: NDArray[np.float32], window: Rectangle, size: tuple[int, int], hidden: BoolMask | None = None
-) -> Mask:
-    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5
-    and not `hidden`, bool of the window's size."""
+def enlarged_mask(matte: NDArray[np.float32], window: Rectangle, size: tuple[int, int]) -> Mask:
+    """A matte of the model's size, float32 (h, w) in [0, 1], as a mask of a photo of `size`: where it is >= 0.5."""
     x0, y0, x1, y1 = window
     dense = enlarged(matte, (y1 - y0, x1 - x0)) >= 0.5
-    if hidden is not None:
-        dense &= ~hidden
     left, top, right, bottom = inside(window, size)
     return Mask.from_crop(size, (left, top), dense[top - y0 : bottom - y0, left - x0 : right - x0])
