@@ -276,6 +276,24 @@ def test_records_survive_the_cache_bit_by_bit(matte_weights: Path) -> None:
     assert np.array_equal(surface.picture()[outside], pixels[outside])
 
 
+@pytest.mark.parametrize("background", ["natural", "exact"])
+def test_a_preview_is_the_picture_made_small(background: str) -> None:
+    """What the filmstrip shows of the paper's whole images, without a composite at the photo's size for each step."""
+    pixels = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (403, 602, 3)).astype(np.uint8), (0, 0), 9)
+    mask = Mask.from_dense(worlds.ellipse((403, 602), (200, 300, 90, 60)))
+    surface = ModelSurface(pixels, (0, 0, 604, 404), (100, 152), Blend(CompositingConfig(), background))  # type: ignore[arg-type]
+    assert surface.preview(320) is pixels, "before the first step"
+    ramp = np.linspace(40, 220, 152, dtype=np.float32)[None, :, None].repeat(100, 0).repeat(3, 2)
+    surface.apply(surface.run((0, 0, 604, 404), [mask], lambda seen, masks: (ramp, masks.astype(np.float32))))
+    picture, preview = surface.picture(), surface.preview(301)
+    assert max(preview.shape) == 301
+    made_small = cv2.resize(picture, preview.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(preview.astype(int) - made_small).mean() < 1.5
+    inside_it = shrink_mask(mask.dense(), preview.shape[:2])
+    assert np.abs(preview.astype(int) - cv2.resize(pixels, preview.shape[1::-1]))[inside_it].mean() > 5
+    assert np.array_equal(surface.preview(9999), picture)
+
+
 @TRIES
 @given(sizes, windows, SEEDS)
 def test_mattes_come_back_where_they_belong(size: tuple[int, int], window: tuple, seed: int) -> None:

@@ -100,6 +100,6 @@ def roll_out(
         after += imaging.outlines(rollout.add(record, chosen, entry is not None), side)
         # Named by number, as files and overlays name them.
         caption = f"step {len(rollout.hits)}: {', '.join(str(number) for number in step.numbers)}"
-        rollout.frames.append(imaging.thumbnail(surface.picture(), after, caption, side))
+        rollout.frames.append(imaging.thumbnail(surface.preview(side), after, caption, side))
     rollout.pixels = surface.picture()
     return rollout

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.config import Placement
-from instapipe.imaging.seen import seen
+from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, placed
 from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
-from instapipe.structures import Mask, Pixels
+from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.native import Blend, blend, distance, extent, in_front, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
@@ -79,6 +79,10 @@ class Surface(Protocol):
 
     def picture(self) -> Pixels:
         """The present state at the photo's size, uint8 (H, W, 3)."""
+        ...
+
+    def preview(self, side: int) -> Pixels:
+        """The present state, uint8 (h, w, 3), as it is or with a longer side of `side`, whatever costs less."""
         ...
 
 
@@ -170,6 +174,9 @@ class NativeSurface:
     def picture(self) -> Pixels:
         return self._pixels
 
+    def preview(self, side: int) -> Pixels:
+        return self._pixels
+
 
 class ModelSurface:
     """The whole photo at the model's size, in floats, as in the paper; back at the photo's size only at the end."""
@@ -180,7 +187,8 @@ class ModelSurface:
         self._frame = frame
         self._settings = settings
         self._state = shrink(cut(photo, frame), model_size)
-        self._touched: NDArray[np.bool_] | None = None
+        self._touched: BoolMask | None = None
+        self._small: Pixels | None = None
         scale = max(1.0, frame[3] / model_size[0], frame[2] / model_size[1])
         self._seam = settings.seam * scale
 
@@ -209,14 +217,31 @@ class ModelSurface:
     def picture(self) -> Pixels:
         if self._touched is None:
             return self._photo
-        height, width = self._photo.shape[:2]
-        out = self._photo.copy()
+        return self._composed(self._photo, self._touched, (self._frame[3], self._frame[2]), self._seam)
+
+    def preview(self, side: int) -> Pixels:
+        factor = side / max(self._photo.shape[:2])
+        if self._touched is None or factor >= 1:
+            return self.picture()
+        height, width = (max(1, round(length * factor)) for length in self._photo.shape[:2])
+        if self._small is None:
+            self._small = resized(self._photo, (height, width))
+        touched = shrink_mask(self._touched, (height, width))
+        frame = (max(height, round(self._frame[3] * factor)), max(width, round(self._frame[2] * factor)))
+        return self._composed(self._small, touched, frame, self._seam * factor)
+
+    def _composed(self, photo: Pixels, touched: BoolMask, frame: tuple[int, int], seam: float) -> Pixels:
+        """The state over `photo` (H, W, 3), all at one scale.
+
+        touched: bool (H, W), the old and new masks.  frame: (H, W) of what the state shows.  seam: in pixels.
+        """
+        height, width = photo.shape[:2]
+        out = photo.copy()
         exact = self._settings.background == "exact"
         # Rising from the border of the region to 1 at the depth of the seam, where old and new masks begin.
-        weight = np.clip(distance(~self._touched) / (self._seam + 1), 0, 1) if exact else np.float32(1)
+        weight = np.clip(distance(~touched) / (seam + 1), 0, 1) if exact else np.float32(1)
         for channel in range(3):
-            plane = np.ascontiguousarray(self._state[:, :, channel])
-            plane = enlarged(plane, (self._frame[3], self._frame[2]), smooth=True)[:height, :width]
+            plane = enlarged(np.ascontiguousarray(self._state[:, :, channel]), frame, smooth=True)[:height, :width]
             mixed = weight * plane + (1 - weight) * out[:, :, channel]
             out[:, :, channel] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         return out
