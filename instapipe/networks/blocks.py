@@ -77,12 +77,15 @@ class NarrowConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect")
 
+    def columns(self) -> Tensor:
+        """The first convolution's kernels, (kernel * C', C, kernel, 1), one column of all channels after the other."""
+        outputs, inputs, kernel, _ = self.weight.shape
+        return self.weight.permute(3, 0, 1, 2).reshape(kernel * outputs, inputs, kernel, 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
-        outputs, inputs, kernel, _ = self.weight.shape
-        edge, width = kernel // 2, x.shape[-1]
-        columns = self.weight.permute(3, 0, 1, 2).reshape(kernel * outputs, inputs, kernel, 1)
-        apart = F.conv2d(F.pad(x, (edge, edge, edge, edge), mode="reflect"), columns)
+        outputs, edge, width = self.out_channels, self.kernel_size[0] // 2, x.shape[-1]
+        apart = F.conv2d(F.pad(x, (edge, edge, edge, edge), mode="reflect"), self.columns())
         out, *others = (
             part[..., shift : shift + width] for shift, part in enumerate(torch.split(apart, outputs, dim=1))
         )

@@ -11,20 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instapipe.networks.blocks import UpsampleConv
-
-NARROW = 4
-"""Up to so many output channels a convolution is run by :class:`NarrowConv`: vector units compute 16 at once anyway."""
+from instapipe.networks.blocks import NarrowConv2d, UpsampleConv
 
 
 class NarrowConv(nn.Module):
-    """A square convolution to few channels as two: down the columns to one channel per column, then their shifted sum.
+    """The two convolutions of :class:`NarrowConv2d`, their weights laid out once, the shifted sum a convolution too."""
 
-    The multiplications are as many, but the first convolution has `kernel` times the output channels to fill the
-    vectors with: 4x faster for 7x7 and one output channel.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: NarrowConv2d) -> None:
         super().__init__()
         outputs, inputs, kernel, _ = conv.weight.shape
         self.pad = kernel // 2
@@ -32,21 +25,9 @@ class NarrowConv(nn.Module):
         self.sum = nn.Conv2d(kernel * outputs, outputs, (1, kernel))
         shift = torch.eye(kernel)[:, None, :, None] * torch.eye(outputs)[None, :, None, :]  # (shift, out, column, out')
         with torch.no_grad():
-            self.columns.weight.copy_(conv.weight.permute(3, 0, 1, 2).reshape(kernel * outputs, inputs, kernel, 1))
+            self.columns.weight.copy_(conv.columns())
             self.sum.weight.copy_(shift.permute(1, 2, 3, 0).reshape(outputs, kernel * outputs, 1, kernel))
             _copy_bias(self.sum, conv.bias)
-
-    @staticmethod
-    def replaces(layer: nn.Module) -> bool:
-        """Whether `layer` can be run by this one and gains from it."""
-        return (
-            isinstance(layer, nn.Conv2d)
-            and layer.out_channels <= NARROW
-            and layer.kernel_size[0] == layer.kernel_size[1] >= 5
-            and layer.padding_mode == "reflect"
-            and layer.padding == (layer.kernel_size[0] // 2,) * 2
-            and layer.stride == (1, 1)
-        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
@@ -124,7 +105,7 @@ def rewrite(module: nn.Module, keep: Collection[nn.Module] = ()) -> nn.Module:
         return PhaseConv.of_upsample(module)
     if isinstance(module, nn.ConvTranspose2d) and PhaseConv.replaces(module):
         return PhaseConv.of_transposed(module)
-    if isinstance(module, nn.Conv2d) and NarrowConv.replaces(module):
+    if isinstance(module, NarrowConv2d):
         return NarrowConv(module)
     for name, child in module.named_children():
         setattr(module, name, rewrite(child, keep))

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from instapipe.networks.blocks import UpsampleConv
+from instapipe.networks.blocks import NarrowConv2d, UpsampleConv
 from instapipe.translation.engines.rewrite import NarrowConv, PhaseConv
 
 Matrix = NDArray[np.float64]
@@ -199,7 +199,7 @@ def for_maps(layer: nn.Module) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         if _wide(layer) and layer.kernel_size == (3, 3) and layer.stride == (1, 1) and layer.padding == (1, 1):
             return _tiled(layer, plain())
-        return MapConv(NarrowConv(layer) if NarrowConv.replaces(layer) else layer)
+        return MapConv(NarrowConv(layer) if isinstance(layer, NarrowConv2d) else layer)
     for name, child in layer.named_children():
         setattr(layer, name, for_maps(child))
     return layer
