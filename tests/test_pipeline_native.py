@@ -387,6 +387,31 @@ def test_a_wider_animal_leaves_its_neighbours_room() -> None:
     assert widths["beside"] < 0.8 * widths["alone"]
 
 
+def test_what_is_seen_from_the_front_looks_where_there_is_room() -> None:
+    """A neck to the right over a neighbour: the animal is turned and keeps its width; one seen from the side is not."""
+    pixels, _, blue = crowd()
+    necked = np.zeros((32, 32), np.bool_)
+    necked[16:29, 12:19] = True
+    necked[8:16, 17:26] = True
+    how = Blend(CompositingConfig(mode="matte", dilate=3))
+    boxes = {}
+    for name, columns, animals in (
+        ("alone", (72, 84), False), ("front", (72, 84), True), ("side", (48, 84), True),
+    ):  # fmt: skip
+        old = np.zeros(pixels.shape[:2], np.bool_)
+        old[50:85, columns[0] : columns[1]] = True
+        window = Framing(1.35, 1.8, 1.0, "ground").window([Mask.from_dense(old).box])
+        surface = NativeSurface(pixels, (32, 32), how, old | blue.dense() if animals else old, "ground")
+        record = surface.run(window, [Mask.from_dense(old)], painter(250, necked))
+        box = record.masks[0].box
+        middle = (columns[0] + columns[1]) / 2
+        boxes[name] = (box[2] - middle) - (middle - box[0]), box[2] - box[0]
+    assert boxes["alone"][0] > 3, "to the right"
+    assert boxes["front"][0] < -3, "to the left"
+    assert boxes["front"][1] == pytest.approx(boxes["alone"][1], abs=2)
+    assert boxes["side"][0] > 0, "an animal seen from the side looks where it looked"
+
+
 def test_a_step_fits_what_it_made_into_the_photo() -> None:
     """A tall animal in the place of one at the upper border: all of it is in the photo, and no old one is left."""
     pixels, red, _ = crowd()

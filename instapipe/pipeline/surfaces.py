@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
@@ -23,8 +24,10 @@ from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, sh
 
 State = NDArray[np.float32]
 _FREEDOMS = (1.0, 0.75, 0.5, 0.25, 0.0)
-_MOST_COVERED = 0.1
-"""How much of a new animal may lie over others before it becomes narrower."""
+_MOST_COVERED = 0.02
+"""How much of a new animal may lie over others before it is turned or becomes narrower."""
+_FRONT = 1.1
+"""An animal whose window is that much higher than wide was shown wider: it is seen from the front."""
 
 
 StepFunction = Callable[[State, NDArray[np.bool_]], tuple[State, State]]
@@ -119,7 +122,9 @@ class NativeSurface:
             olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
             if self._placement == "ground":
-                place = self._place(window, masks, mattes)
+                place, mirrored = self._place(window, masks, mattes)
+                if mirrored:
+                    raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
         x0, y0, x1, y1 = region = inside(hull(window, place), size)
         where = np.s_[y0:y1, x0:x1]
         old = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
@@ -142,14 +147,23 @@ class NativeSurface:
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
         return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch)
 
-    def _place(self, window: Rectangle, masks: Sequence[Mask], mattes: State) -> Rectangle:
-        """Where the new animals belong: in their own proportions, or as much narrower as their neighbours ask."""
+    def _place(self, window: Rectangle, masks: Sequence[Mask], mattes: State) -> tuple[Rectangle, bool]:
+        """Where the new animals belong, and whether they are turned to look the other way.
+
+        In their own proportions, or as much narrower as their neighbours ask. What was seen from the front looks to
+        the side where there is room.
+        """
         size = (self._pixels.shape[0], self._pixels.shape[1])
         content = extent(mattes)
         if content is None:
-            return window
-        places = [placed(window, size, mattes.shape[1:], content, freedom) for freedom in _FREEDOMS]
-        x0, y0, x1, y1 = inside(hull(places[0], places[-1]), size)
+            return window, False
+        left, top, right, bottom = content
+        turned = (1 - right, top, 1 - left, bottom)
+        from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
+        ways = ((False, content), (True, turned)) if from_front else ((False, content),)
+        tries = [(placed(window, size, mattes.shape[1:], seen_part, freedom), mirrored)
+                 for freedom in _FREEDOMS for mirrored, seen_part in ways]  # fmt: skip
+        x0, y0, x1, y1 = inside(reduce(hull, (place for place, _ in tries)), size)
         others = self._painted[y0:y1, x0:x1].copy()
         if self._animals is not None:
             others |= self._animals[y0:y1, x0:x1]
@@ -157,10 +171,14 @@ class NativeSurface:
             others &= ~mask.window((x0, y0, x1, y1))
         rest = Mask.from_crop(size, (x0, y0), others)
         new = mattes.max(axis=0) >= 0.5
-        for place in places:
-            if (shrink_mask(rest.window(place), new.shape) & new).sum() <= _MOST_COVERED * new.sum():
-                return place
-        return places[-1]
+        over = []
+        for place, mirrored in tries:
+            shape = new[:, ::-1] if mirrored else new
+            over.append(int((shrink_mask(rest.window(place), new.shape) & shape).sum()))
+            if over[-1] <= _MOST_COVERED * new.sum():
+                return place, mirrored
+        narrowest = len(tries) - len(ways)
+        return tries[min(range(narrowest, len(tries)), key=over.__getitem__)]
 
     def apply(self, record: StepRecord) -> None:
         x0, y0, x1, y1 = record.changed.box
