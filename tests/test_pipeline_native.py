@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -206,6 +207,12 @@ def test_the_key_of_a_step_knows_the_animals_around_it(matte_weights: Path, tmp_
         steps = plan_steps(records[:1], records, "photo", layout, weights, {}, wanted)
         return key_of(steps[0].inputs)
 
+    assert first_key("a") != first_key("ab")
+    assert first_key("a") == first_key("ac")
+    # On the ground an animal may become wider than its window, or move: who stands there matters as well.
+    boxes["b"] = (80, 10, 100, 60)
+    assert first_key("a") == first_key("ab")
+    layout = replace(layout, placement="ground")
     assert first_key("a") != first_key("ab")
     assert first_key("a") == first_key("ac")
 

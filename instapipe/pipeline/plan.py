@@ -100,14 +100,24 @@ def plan_steps(
             "photo": photo,
             "windows": [list(window) for window in windows],
             "masks": [list(digests) for digests in masks],
-            "around": [] if layout.in_floats else _around(found, windows),
+            "around": [] if layout.in_floats else _around(found, [_reached(window, layout) for window in windows]),
         }
         steps.append(Step(tuple(record["number"] for record in group), windows[-1], inputs))
     return steps
 
 
+def _reached(window: Rectangle, layout: Layout) -> Rectangle:
+    """Where a step may look and paint: on the ground, as wide as its animal may become, moved sideways included."""
+    if layout.placement == "centre":
+        return window
+    x0, y0, x1, y1 = window
+    height, width = layout.model_size or (y1 - y0, x1 - x0)
+    side = max(x1 - x0, math.ceil((y1 - y0) * width / height))
+    return (x0 + x1) // 2 - side, y0, (x0 + x1) // 2 + side, y1
+
+
 def _around(found: Sequence[Mapping[str, Any]], windows: Sequence[Rectangle]) -> list[str]:
-    """The digests of what reaches into one of the `windows`, sorted."""
+    """The digests of what reaches into one of the rectangles `windows`, sorted."""
     digests = set()
     for record in found:
         x0, y0, x1, y1 = record["box"]
