@@ -100,7 +100,7 @@ class TranslatorCard(Card):
     size: tuple[int, int] | None = Field(None, description="(H, W) that the weights were trained at; none: any")
     window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
     window_height_scale: float = Field(
-        0, ge=0, le=4.0, description="window side / height of the instances' box, at least: room above a front view"
+        0, ge=0, le=4.0, description="window height / height of the instances' box, at least: room above a front view"
     )
     least_aspect: float = Field(
         0, ge=0, le=4.0, description="width / height of the instances' box at least, as shown: front views are widened"

@@ -299,6 +299,7 @@ def test_a_preview_is_the_picture_made_small(background: str) -> None:
     inside_it = shrink_mask(mask.dense(), preview.shape[:2])
     assert np.abs(preview.astype(int) - cv2.resize(pixels, preview.shape[1::-1]))[inside_it].mean() > 5
     assert np.array_equal(surface.preview(9999), picture)
+    assert max(surface.preview(150).shape) == 150, "another side, another picture"
 
 
 @TRIES
@@ -351,7 +352,7 @@ def test_an_animal_that_is_too_tall_is_made_smaller_on_its_feet() -> None:
     size, box = (200, 300), (100, 30, 180, 180)
     window = Framing(1.35, 1.8, placement="ground").window([box])
     whole = (0.3, 0.1, 0.7, 0.9)
-    x0, y0, x1, y1 = placed(window, size, (96, 96), whole)
+    x0, y0, x1, y1 = placed(window, size, whole)
     side = y1 - y0
     assert x1 - x0 == side
     assert side < window[3] - window[1]
@@ -359,17 +360,17 @@ def test_an_animal_that_is_too_tall_is_made_smaller_on_its_feet() -> None:
     assert head == pytest.approx(0.02 * 180, abs=1.5)
     assert feet == pytest.approx(180, abs=1.5)
     assert abs((x0 + x1) - (box[0] + box[2])) <= 2
-    assert placed(window, size, (96, 96), (0.3, 0.5, 0.7, 0.9)) == window, "what fits stays as it is"
+    assert placed(window, size, (0.3, 0.5, 0.7, 0.9)) == window, "what fits stays as it is"
     left = Framing(1.35, 1.8, placement="ground").window([(0, 100, 60, 180)])
-    x0, y0, x1, y1 = placed(left, size, (96, 96), (0.1, 0.4, 0.7, 0.9))
+    x0, y0, x1, y1 = placed(left, size, (0.1, 0.4, 0.7, 0.9))
     assert x0 + 0.1 * (x1 - x0) == pytest.approx(0, abs=1.5)
     assert y1 == left[3]
     narrow = Framing(1.35, 1.8, 1.2, "ground").window([(100, 100, 140, 180)])
-    x0, y0, x1, y1 = placed(narrow, size, (96, 96), (0.3, 0.5, 0.7, 0.9))
+    x0, y0, x1, y1 = placed(narrow, size, (0.3, 0.5, 0.7, 0.9))
     assert (y0, y1) == (narrow[1], narrow[3])
     assert x1 - x0 == y1 - y0 > narrow[2] - narrow[0], "in its own proportions"
-    assert placed(narrow, size, (96, 96), (0.3, 0.5, 0.7, 0.9), freedom=0) == narrow, "as narrow as it was"
-    low = placed((0, -300, 400, 100), (100, 400), (96, 96), whole)
+    assert placed(narrow, size, (0.3, 0.5, 0.7, 0.9), freedom=0) == narrow, "as narrow as it was"
+    low = placed((0, -300, 400, 100), (100, 400), whole)
     assert low[3] - low[1] == 200, "never less than half as large"
 
 

@@ -27,7 +27,7 @@ class Cutting(Strict):
     """How samples are cut from the photos.
 
     `photo`: the whole photo, resized to `load_size` squared, a random crop of `size` (the paper).
-    `window`: a square of `window_scale` x the longer side of an instance's box, with a random crop.
+    `window`: around an instance (imaging.windows.Framing), with a random crop.
     """
 
     mode: Literal["photo", "window"] = "photo"
@@ -35,7 +35,7 @@ class Cutting(Strict):
     load_size: int = Field(220, ge=16, le=1280, description="side before the random crop, pixels")
     window_scale: float = Field(1.25, ge=1.0, le=4.0)
     window_height_scale: float = Field(
-        0, ge=0, le=4.0, description="window side / height of the instance's box, at least (`window` only)"
+        0, ge=0, le=4.0, description="window height / height of the instance's box, at least (`window` only)"
     )
     least_aspect: float = Field(
         0,
@@ -213,7 +213,7 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
     Raises PhotoError, MaskError, and DataError for a packed window that shows less than the window asked for.
     """
     framing = cutting.framing
-    if photo.reach is not None and cutting.mode == "window" and framing.reach > photo.reach:
+    if photo.reach is not None and cutting.mode == "window" and framing.reach > photo.reach + 1e-6:
         raise DataError(
             f"{str(photo.path)!r} was packed with --margin {photo.reach:g}, less than these windows need (window_scale "
             f"{framing.scale:g}, window_height_scale {framing.height_scale:g}, least_aspect {framing.least_aspect:g}): "
@@ -245,9 +245,9 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
             continue
         chosen = [centre]
         if cutting.max_instances > 1:
-            chosen += [other for other, seen in inside.items() if other in usable and seen >= 0.5 * other.area]
+            chosen += [other for other, area in inside.items() if other in usable and area >= 0.5 * other.area]
         dense = resize_masks(np.stack([instance.mask.window(window) for instance in chosen]), side)
-        image = seen(pixels, [centre.mask], window, side)
+        image = seen(pixels, [instance.mask for instance in chosen], window, side)
         if cutting.facing == "right" and faces_left(dense[0]):
             image, dense = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(dense[:, :, ::-1])
         yield Sample(image, dense, photo.path.name)

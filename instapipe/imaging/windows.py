@@ -3,7 +3,7 @@
 Geometry alone: a warm run needs it, and no torch or OpenCV.
 
 A window is a rectangle (x0, y0, x1, y1) of photo pixels, exclusive at the end, and may reach over the photo's border,
-where it shows the photo mirrored.
+where it shows the photo mirrored (:mod:`instapipe.imaging.seen`).
 """
 
 from __future__ import annotations
@@ -72,19 +72,14 @@ class Framing:
 
 
 def placed(
-    window: Rectangle,
-    size: tuple[int, int],
-    model_size: tuple[int, int],
-    content: tuple[float, float, float, float],
-    freedom: float = 1,
+    window: Rectangle, size: tuple[int, int], content: tuple[float, float, float, float], freedom: float = 1
 ) -> Rectangle:
     """Where in a photo of `size` (H, W) what was made of `window` belongs, with its feet where they were.
 
     One that is taller than the photo above its feet is made smaller, down to :data:`LEAST_FITTED`, until its head is in
     the photo, and one that would leave the photo sideways moves in.
 
-    window: with the placement `ground`.  model_size: (h, w) of the model's image of it.  content: (left, top, right,
-    bottom) of what is to be seen, as shares of that image.
+    window: with the placement `ground`.  content: (left, top, right, bottom) of what is to be seen, as shares of it.
     freedom: 1: in its own proportions, so that what was shown wider than it is gives a wider animal; 0: as narrow again
     as it was; or between.
     """
@@ -95,7 +90,7 @@ def placed(
     fitted = min(1.0, max(LEAST_FITTED, feet * (1 - ABOVE) / tall)) if tall > 0 else 1.0
     height *= fitted
     narrow = (x1 - x0) / (y1 - y0)
-    width = height * (narrow + freedom * (model_size[1] / model_size[0] - narrow))
+    width = height * (narrow + freedom * (1 - narrow))
     left, right = middle + (content[0] - 0.5) * width, middle + (content[2] - 0.5) * width
     if right - left <= size[1]:
         middle += max(0.0, -left) - max(0.0, right - size[1])

@@ -111,8 +111,7 @@ def _reached(window: Rectangle, layout: Layout) -> Rectangle:
     if layout.placement == "centre":
         return window
     x0, y0, x1, y1 = window
-    height, width = layout.model_size or (y1 - y0, x1 - x0)
-    side = max(x1 - x0, math.ceil((y1 - y0) * width / height))
+    side = max(x1 - x0, y1 - y0)
     return (x0 + x1) // 2 - side, y0, (x0 + x1) // 2 + side, y1
 
 

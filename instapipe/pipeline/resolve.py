@@ -45,8 +45,8 @@ class Weights:
             "compositing": self.card.compositing.model_dump(mode="json"),
         }
         # Only where they are not the usual, so that what was translated before is found again.
-        unusual = {} if self.card.masks == "instances" else {"masks": self.card.masks}
-        return {**out, **unusual, **({} if self.card.facing == "any" else {"facing": self.card.facing})}
+        card, usual = self.card, {"masks": "instances", "facing": "any", "placement": "centre"}
+        return {**out, **{name: getattr(card, name) for name, value in usual.items() if getattr(card, name) != value}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,8 +161,8 @@ class NativeSurface:
         turned = (1 - right, top, 1 - left, bottom)
         from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
         ways = ((False, content), (True, turned)) if from_front else ((False, content),)
-        tries = [(placed(window, size, mattes.shape[1:], seen_part, freedom), mirrored)
-                 for freedom in _FREEDOMS for mirrored, seen_part in ways]  # fmt: skip
+        tries = [(placed(window, size, part, freedom), mirrored)
+                 for freedom in _FREEDOMS for mirrored, part in ways]  # fmt: skip
         x0, y0, x1, y1 = inside(reduce(hull, (place for place, _ in tries)), size)
         others = self._painted[y0:y1, x0:x1].copy()
         if self._animals is not None:
@@ -242,7 +242,7 @@ class ModelSurface:
         if self._touched is None or factor >= 1:
             return self.picture()
         height, width = (max(1, round(length * factor)) for length in self._photo.shape[:2])
-        if self._small is None:
+        if self._small is None or self._small.shape[:2] != (height, width):
             self._small = resized(self._photo, (height, width))
         touched = shrink_mask(self._touched, (height, width))
         frame = (max(height, round(self._frame[3] * factor)), max(width, round(self._frame[2] * factor)))
