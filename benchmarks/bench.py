@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -156,10 +157,12 @@ def _segment_row(one: dict[str, Any]) -> str:
 
 
 def _folder_row(one: dict[str, Any]) -> str:
+    failed = f"{one['failed']} FAILED, " if one["failed"] else ""
+    busy = one["cpu"] / one["wall"] / (os.cpu_count() or 1)
     return (
         f"| folder of {one['photos']} photos of 1024x768: time outside the networks | <= 5 % "
-        f"| {100 * one['share_outside']:.1f} % of {one['wall']:.0f} s; {one['instances']} instances, "
-        f"{one['engine']['engine']} {one['engine']['precision']} |"
+        f"| {failed}{100 * one['share_outside']:.1f} % of {one['wall']:.0f} s, the processors {100 * busy:.0f} % busy; "
+        f"{one['instances']} instances, {one['engine']['engine']} {one['engine']['precision']} |"
     )
 
 
