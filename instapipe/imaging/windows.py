@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeVar
 
 import numpy as np
@@ -59,8 +60,7 @@ class Framing:
         """The window around the union of `boxes`."""
         if not boxes:
             raise ValueError("a window needs at least one box")
-        x0, y0 = min(box[0] for box in boxes), min(box[1] for box in boxes)
-        x1, y1 = max(box[2] for box in boxes), max(box[3] for box in boxes)
+        x0, y0, x1, y1 = reduce(hull, boxes)
         wider = min(MOST_WIDENED, max(1.0, self.least_aspect * (y1 - y0) / max(1, x1 - x0)))
         asked = max(self.scale * max(wider * (x1 - x0), y1 - y0), self.height_scale * (y1 - y0))
         height = max(SMALLEST_SIDE, math.ceil(asked))

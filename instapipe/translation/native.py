@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from instapipe.config import CompositingConfig
 from instapipe.imaging.filling import fill
 from instapipe.imaging.windows import Rectangle
-from instapipe.structures import BoolMask, Pixels
+from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.resampling import crisp_edge, enlarged, laid, missing_sharpness
 
 Background = Literal["natural", "exact"]
@@ -189,12 +189,11 @@ def remove_instances(
 
 def extent(mattes: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
     """(left, top, right, bottom) of what mattes, float32 (n, h, w), show, as shares of their sides; None: nothing."""
-    there = mattes.max(axis=0) >= _SOLID
-    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-    if rows.size == 0:
+    there = Mask.from_dense(mattes.max(axis=0) >= _SOLID)
+    if not there.area:
         return None
-    height, width = there.shape
-    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+    (height, width), (x0, y0, x1, y1) = there.size, there.box
+    return x0 / width, y0 / height, x1 / width, y1 / height
 
 
 def _union(mattes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
