@@ -316,10 +316,8 @@ def test_compiled_generators_are_the_same_generators(backend: str) -> None:
     bare = SMALL.generator.model_copy(update={"encoder_blocks": 0, "decoder_blocks": 0})  # less to trace
     config = SMALL.model_copy(update={"generator": bare})
     plain, compiled = (networks_of(config).source_to_target for _ in range(2))
-    before = torch.compiler.get_default_backend()
-    torch.compiler.set_default_backend(backend)
     try:
-        assert compile_parts([compiled], 32) == "the generators are compiled"
+        assert compile_parts([compiled], 32, backend=backend) == "the generators are compiled"
         assert all(parameter.grad is None for parameter in compiled.parameters())
         for counts in ([2], [1, 2]):
             batch = random_batch(0, counts)
@@ -333,7 +331,6 @@ def test_compiled_generators_are_the_same_generators(backend: str) -> None:
                 assert torch.allclose(one, two, atol=1e-3)
         assert set(compiled.state_dict()) == set(plain.state_dict())
     finally:
-        torch.compiler.set_default_backend(before)
         torch.compiler.reset()
 
 

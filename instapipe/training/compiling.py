@@ -8,16 +8,16 @@ from torch import nn
 from instapipe.networks.generator import SetGenerator
 
 
-def compile_parts(generators: list[SetGenerator], size: int) -> str:
+def compile_parts(generators: list[SetGenerator], size: int, *, backend: str = "inductor") -> str:
     """Compile encoders and decoders in place (what lies between them depends on the number of masks); says what came of
-    it. Without a working compiler they stay as they were."""
+    it. Without a working compiler they stay as they were.  backend: one of torch.compile's."""
     parts: list[nn.Module] = []
     for generator in generators:
         parts += [
             generator.encoder_image, generator.encoder_mask, generator.decoder_image, generator.decoder_mask,
         ]  # fmt: skip
     for part in parts:
-        part.compile()
+        part.compile(backend=backend)
     try:
         # One part, forward and backward: it tells whether there is a compiler; the others follow as they are needed.
         device = next(generators[0].parameters()).device
