@@ -38,7 +38,9 @@ def kind() -> str:
         return "amx"
     if "avx512_vnni" in flags:
         return "avx512-vnni"
-    return "avx512" if "avx512f" in flags else platform.machine()
+    if "avx512f" in flags:
+        return "avx512"
+    return "avx2" if "avx2" in flags else platform.machine()
 
 
 def _cpuinfo() -> dict[str, str]:
