@@ -17,8 +17,8 @@ from instapipe.networks.blocks import NarrowConv2d, UpsampleConv, initialise
 from instapipe.networks.cards import read_card
 from instapipe.networks.generator import SetGenerator
 from instapipe.translation.engine import Translator, choose
+from instapipe.translation.engines import backends, tiled
 from instapipe.translation.engines import choice as choices
-from instapipe.translation.engines import tiled
 from instapipe.translation.engines.artefacts import KEPT, Artefacts
 from instapipe.translation.engines.backends import PRECISIONS, why_not
 from instapipe.translation.engines.choice import choose_engine, mask_agreement
@@ -192,8 +192,8 @@ def test_damaged_artefacts_are_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bfloat16_is_near(engine: str) -> None:
-    if engine == "openvino":
-        pytest.importorskip("openvino")
+    if (reason := why_not(engine, "bfloat16")) is not None:
+        pytest.skip(reason)
     network = generator("resize")
     window = soft_window(2)
     made = build(network, "w", "cpu", engine, "bfloat16", Artefacts(None))
@@ -249,8 +249,9 @@ def test_small_networks_are_not_measured() -> None:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small networks are measured too."""
+    """Small networks are measured too, by every engine: how much slower one is at so small a size says nothing."""
     monkeypatch.setattr(choices, "SMALL", 0.0)
+    monkeypatch.setattr(choices, "HOPELESS", float("inf"))
 
 
 @pytest.mark.usefixtures("measured")
@@ -262,6 +263,24 @@ def test_auto_measures_what_is_installed(tmp_path: Path) -> None:
     assert f"{chosen.engine} float32" in chosen.reason
     least = min(chosen.seconds.values())
     assert chosen.seconds[f"{chosen.engine} float32"] <= choices.GAIN * least
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_is_far_slower_is_not_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "HOPELESS", 0.0)  # all but the first
+    chosen = choose_engine(generator("resize"), "w", SIZE, 1, "cpu", "torch", "auto", Artefacts(None))
+    assert chosen.precision == "float32"
+    assert set(chosen.seconds) == {"torch float32"}
+    assert "times as long" in chosen.dropped["torch bfloat16"]
+
+
+def test_openvino_without_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the setting and compute in float32, on a processor that has none."""
+    pytest.importorskip("openvino")
+    for can in (("FP32", "INT8"), ("FP32", "BF16")):
+        monkeypatch.setattr(backends, "_openvino_can", lambda can=can: can)
+        assert (why_not("openvino", "bfloat16") is None) == ("BF16" in can)
+    assert why_not("openvino", "float32") is None
 
 
 @pytest.mark.usefixtures("measured")

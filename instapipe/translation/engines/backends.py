@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import os
@@ -70,7 +71,15 @@ def why_not(engine: str, precision: str) -> str | None:
         return f"engine {engine!r} with {precision} needs {' and '.join(missing)}: pip install 'instapipe[fast]'"
     if engine == "compile" and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return "engine 'compile' needs a C++ compiler"
+    if engine == "openvino" and precision == "bfloat16" and "BF16" not in _openvino_can():
+        return "OpenVINO would run bfloat16 as float32 on this processor: use --precision float32 or auto"
     return None
+
+
+@functools.cache
+def _openvino_can() -> tuple[str, ...]:
+    """What OpenVINO says that it computes in here; it takes any precision, and what it has not becomes float32."""
+    return tuple(_openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _torch(parts: Parts, precision: str, *, compiled: bool) -> dict[str, Part]:
