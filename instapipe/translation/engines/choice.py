@@ -29,8 +29,8 @@ _USUAL_SIZE = (200, 200)
 _PROBES = 3
 _ROUNDS = 3
 HOPELESS = 3.0
-"""What takes so many times as long as the fastest yet is measured no further: torch's bfloat16 takes ten times as long as
-float32 where the processor has none."""
+"""What takes so many times as long as the fastest yet is measured no further: torch's bfloat16 takes ten times as long
+as float32 where the processor has none."""
 _SECONDS = 6.0
 """Of measuring, setting up not counted; the round in progress is finished."""
 
