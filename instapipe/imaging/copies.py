@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ Plane = NDArray[np.float32]
 Places = NDArray[np.intp]
 """Pixels by their position in a flattened image; a field has (y, x) instead."""
 
+_ALL, _NONE = np.uint32(0xFFFFFFFF), np.uint32(0)
 _PIXELS_AT_ONCE = 1 << 14
 """What is read at the photo's scale at once: what is computed on the way stays in the processor's cache."""
 
@@ -39,7 +42,10 @@ def read_field(pixels: Pixels, hole: BoolMask, field: Places) -> Pixels:
     out = pixels.copy()
     target, known = out.reshape(-1, 3), ~hole.reshape(-1)
     blurred = cv2.blur(pixels, (2 * round(scale[1]) + 1, 2 * round(scale[0]) + 1))
-    stock = np.concatenate([pixels, blurred], axis=2).reshape(-1, 6)
+    # As words of four bytes: one such gather takes a fraction of the time of one of three bytes.
+    sharp, soft = (
+        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).reshape(-1, 4).view(np.uint32)[:, 0] for image in (pixels, blurred)
+    )
     lost = np.zeros(hole.size, dtype=np.bool_)
     rows_at_once = max(1, _PIXELS_AT_ONCE // width)
     for top in range(0, height, rows_at_once):
@@ -49,8 +55,8 @@ def read_field(pixels: Pixels, hole: BoolMask, field: Places) -> Pixels:
         y += top
         here = y * width + x
         down, right = row_share.take(y), column_share.take(x)
-        total = np.zeros((len(here), 6), dtype=np.float32)
-        least = np.full((len(here), 3), 255, dtype=np.uint8)
+        total, level = np.zeros((2, len(here), 4), dtype=np.float32)
+        least = np.full((len(here), 4), 255, dtype=np.uint8)
         most = np.zeros_like(least)
         copies: list[tuple[Places, Plane]] = []
         for line, share in ((above.take(y) * field.shape[1], 1 - down), (below.take(y) * field.shape[1], down)):
@@ -59,22 +65,33 @@ def read_field(pixels: Pixels, hole: BoolMask, field: Places) -> Pixels:
                 away = shift.take(line + column)
                 # What lies under the hole is never a source: rounding may point there at its rim.
                 weight = share * across * known.take(here + away, mode="clip")
-                colours = stock.take(here + away, axis=0, mode="clip")
-                total += colours * weight[:, None]
-                there = (weight > 0)[:, None]
-                np.minimum(least, colours[:, :3], out=least, where=there)
-                np.maximum(most, colours[:, :3], out=most, where=there)
+                colours = sharp.take(here + away, mode="clip")
+                total += _bytes(colours) * weight[:, None]
+                level += _bytes(soft.take(here + away, mode="clip")) * weight[:, None]
+                # A copy without weight is neither the least nor the most.
+                there = weight > 0
+                np.minimum(least, _bytes(np.where(there, colours, _ALL)), out=least)
+                np.maximum(most, _bytes(np.where(there, colours, _NONE)), out=most)
                 copies.append((away, weight))
         sums = np.add.reduce([weight for _, weight in copies])
         found = sums > 1e-6
         lost[here[~found]] = True
-        means = total / np.maximum(sums, 1e-6)[:, None]
+        total /= np.maximum(sums, 1e-6)[:, None]
+        level /= np.maximum(sums, 1e-6)[:, None]
         # The variance that is left of independent details of variance 1; copies of one source are one.
-        left = np.add.reduce([a * b * (one == other) for one, a in copies for other, b in copies])
-        detail = (means[:, :3] - means[:, 3:]) * (sums / np.sqrt(np.maximum(left, 1e-12)))[:, None]
+        left = np.add.reduce([weight * weight for _, weight in copies])
+        for (one, a), (other, b) in combinations(copies, 2):
+            left += 2 * a * b * (one == other)
+        detail = (total - level) * (sums / np.sqrt(np.maximum(left, 1e-12)))[:, None]
         # No colour comes out that none of the copies has.
-        target[here] = np.clip(np.rint(means[:, 3:] + detail), least, np.maximum(least, most)).astype(np.uint8)
+        mixed = np.clip(np.rint(level + detail), least, np.maximum(least, most)).astype(np.uint8)
+        target[here] = mixed[:, :3]
     return smooth(out, lost.reshape(hole.shape)) if lost.any() else out
+
+
+def _bytes(words: NDArray[np.uint32]) -> Pixels:
+    """(N,) words as (N, 4) bytes."""
+    return words.view(np.uint8).reshape(-1, 4)
 
 
 def _knots(length: int, knots: int) -> tuple[Places, Places, Plane]:
