@@ -284,6 +284,20 @@ def test_openvino_without_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("measured")
+def test_an_openvino_that_does_not_load_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+
+    def broken() -> None:
+        raise ImportError("no libopenvino.so")
+
+    monkeypatch.setattr(backends, "_openvino_core", broken)
+    monkeypatch.setattr(backends, "_openvino_can", backends._openvino_can.__wrapped__)  # not what was asked before
+    chosen = choose_engine(generator("resize"), "w", SIZE, 1, "cpu", "auto", "auto", Artefacts(None))
+    assert chosen.engine == "torch"
+    assert "no libopenvino.so" in chosen.dropped["openvino float32"]
+
+
+@pytest.mark.usefixtures("measured")
 def test_a_precision_that_changes_results_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     # A generator of random weights, whose mattes hover around 0.5: half precision flips many pixels of the masks.
     monkeypatch.setattr(choices, "MASK_AGREEMENT", 1.0)

@@ -71,17 +71,21 @@ def test_every_step_of_the_rollout(name: str, direction: Any, tmp_path: Path) ->
     per_step = meta["instances_per_step"]
     steps = [chosen for chosen in instance_steps(len(masks), per_step) if valid[list(chosen)].any()]
     assert sum(key.startswith(f"{direction}/step") and key.endswith("image") for key in expected) == len(steps)
+    handed_on = image
     for number, chosen in enumerate(steps):
         part = slice(chosen.start, chosen.stop)
-        with torch.no_grad():
-            result = translate_step(
-                generator, image, masks[None, part], valid[None, part], CompositingConfig(mode="whole")
-            )
-        for ours, key in ((result.image[0], "image"), (result.masks[0], "masks")):
-            difference = np.abs(ours.numpy() - expected[f"{direction}/step{number}/{key}"]).max()
-            assert difference < 1e-4, (number, key, difference)
-        # Each step from the recorded image: what a processor rounds otherwise must not grow from step to step.
+        # From the recorded image of the step before, and from our own: what a processor rounds otherwise grows there
+        # (seen: 1.6e-4 after four steps).
+        for given, most in ((image, 1e-4), (handed_on, 1e-3)):
+            with torch.no_grad():
+                result = translate_step(
+                    generator, given, masks[None, part], valid[None, part], CompositingConfig(mode="whole")
+                )
+            for ours, key in ((result.image[0], "image"), (result.masks[0], "masks")):
+                difference = np.abs(ours.numpy() - expected[f"{direction}/step{number}/{key}"]).max()
+                assert difference < most, (number, key, difference)
         image = torch.from_numpy(expected[f"{direction}/step{number}/image"])[None]
+        handed_on = result.image
 
 
 def test_set_discriminator() -> None:
@@ -236,10 +240,10 @@ def check_weights(before: dict[str, Tensor], after: dict[str, Tensor], expected:
                 continue
             checked += 1
             assert float(after[name].norm()) == pytest.approx(norm, rel=1e-3, abs=1e-5), name
-            # Adam moves every weight by as much: of a few biases one whose gradient is near 0 shows, and it is rounding
-            # that decides where that one goes (seen on three kinds of processor: 0.037).
-            least = 2e-2 if after[name].numel() > 64 else 8e-2
-            assert float((after[name] - before[name]).norm()) == pytest.approx(change, rel=least, abs=1e-5), name
+            # Adam moves every weight by as much: among few of them one whose gradient is near 0 shows, and rounding
+            # decides where it goes (seen, in float32 and float64 alike: 0.037).
+            closeness = 2e-2 if after[name].numel() > 64 else 5e-2
+            assert float((after[name] - before[name]).norm()) == pytest.approx(change, rel=closeness, abs=1e-5), name
     assert checked > 50
 
 

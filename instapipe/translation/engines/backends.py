@@ -79,7 +79,10 @@ def why_not(engine: str, precision: str) -> str | None:
 @functools.cache
 def _openvino_can() -> tuple[str, ...]:
     """What OpenVINO says that it computes in here; it takes any precision, and what it has not becomes float32."""
-    return tuple(_openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    try:
+        return tuple(_openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    except Exception:  # an installation that does not work: what is wrong is said where it is to compile
+        return ("BF16",)
 
 
 def _torch(parts: Parts, precision: str, *, compiled: bool) -> dict[str, Part]:
