@@ -66,7 +66,7 @@ class CompositingConfig(Strict):
 
 
 class DirectionFile(Strict):
-    """One generator's file."""
+    """One network's file."""
 
     file: str
     sha256: str
@@ -120,6 +120,9 @@ class TranslatorCard(Card):
         (), description="classes that it was never trained on, but measured to translate into the target"
     )
     directions: dict[Direction, DirectionFile]
+    grader: DirectionFile | None = Field(
+        None, description="what chooses, by outline, among several tries of `source_to_target`; none: nothing does"
+    )
 
 
 class SegmenterCard(Card):

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-segmenter": ("instapipe.cli.train_segmenter", "Train the compact Mask R-CNN that makes the masks."),
     "evaluate": ("instapipe.cli.evaluate", "Measure translations by an independent judge: metrics, table, report."),
     "train-judge": ("instapipe.cli.train_judge", "Train the independent judge, and measure how far to believe it."),
+    "grade": ("instapipe.cli.grade", "Grade outputs; a grader that learns from it chooses among several tries."),
     "data": ("instapipe.cli.data", "Training sets: check them, pack them to carry them elsewhere."),
     "weights": ("instapipe.cli.weights", "Weights: list, show, verify, export from a run, import the authors'."),
     "export": ("instapipe.cli.export", "A translator as ONNX or OpenVINO, any size, any number of instances."),

@@ -48,6 +48,10 @@ Precision = Annotated[
     str | None, typer.Option("--precision", help="Of the generator.", metavar="auto|float32|bfloat16|int8")
 ]
 PerStep = Annotated[int | None, typer.Option("--instances-per-step", help="Translated together.", metavar="N")]
+Tries = Annotated[
+    int | None,
+    typer.Option("--tries", help="Views of each instance that are translated; the best outline stays.", metavar="N"),
+]
 MaxInstances = Annotated[int | None, typer.Option("--max-instances", help="At most this many a photo.", metavar="N")]
 Score = Annotated[float | None, typer.Option("--score", help="Lowest score of the segmenter.", metavar="T")]
 MinArea = Annotated[

@@ -63,7 +63,8 @@ def pull(url: str, root: Path, report: Report = lambda name, done, total: None) 
 def files_of(card: TranslatorCard | SegmenterCard) -> list[tuple[str, str]]:
     """The files that a card names, with their sha256."""
     if isinstance(card, TranslatorCard):
-        return [(entry.file, entry.sha256) for entry in card.directions.values()]
+        entries = [*card.directions.values(), *([card.grader] if card.grader is not None else [])]
+        return [(entry.file, entry.sha256) for entry in entries]
     return [(card.file, card.sha256)]
 
 

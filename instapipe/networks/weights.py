@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from instapipe.errors import OutputError, WeightsError
 from instapipe.networks.cards import CARD, digest
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.official import generator_from_official, read_state_dict
+
+GRADER = "grader.safetensors"
 
 
 def load_generator(card: TranslatorCard, folder: Path, direction: Direction, device: str = "cpu") -> SetGenerator:
@@ -43,6 +46,18 @@ def load_generator(card: TranslatorCard, folder: Path, direction: Direction, dev
     return generator.to(device).eval().requires_grad_(False)
 
 
+def with_grader(card: TranslatorCard, folder: Path, grader: Path, output: Path) -> TranslatorCard:
+    """Write the weights in `folder` and a grader for what they make to `output` (which must not exist).
+
+    Raises OutputError where it exists or cannot be written.
+    """
+    card = card.model_copy(
+        update={"name": output.name, "grader": DirectionFile(file=GRADER, sha256=digest(grader), dtype="float16")}
+    )
+    files = {entry.file: folder / entry.file for entry in card.directions.values()}
+    return _write_whole(output, card, {**files, GRADER: grader})
+
+
 def save_translator(
     folder: Path, card: TranslatorCard, states: dict[Direction, dict[str, Tensor]], *, half: bool = True
 ) -> TranslatorCard:
@@ -50,30 +65,37 @@ def save_translator(
 
     Raises OutputError where it exists or cannot be written.
     """
-    if folder.exists():
-        raise OutputError(f"output {str(folder)!r} exists: weights are never overwritten, choose another name")
     dtype = torch.float16 if half else torch.float32
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}") from error
-    try:
+    with tempfile.TemporaryDirectory() as scratch:
+        paths: dict[str, Path] = {}
         files: dict[Direction, DirectionFile] = {}
         for direction, state in states.items():
             name = f"{direction}.safetensors"
-            save_file({k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}, scratch / name)
+            paths[name] = Path(scratch) / name
+            save_file({k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}, paths[name])
             files[direction] = DirectionFile(
-                file=name, sha256=digest(scratch / name), dtype="float16" if half else "float32"
+                file=name, sha256=digest(paths[name]), dtype="float16" if half else "float32"
             )
-        card = card.model_copy(update={"directions": files})
-        for entry in files.values():
-            (scratch / entry.file).chmod(0o644)  # safetensors writes for its owner alone
+        return _write_whole(folder, card.model_copy(update={"directions": files}), paths)
+
+
+def _write_whole(folder: Path, card: TranslatorCard, files: Mapping[str, Path]) -> TranslatorCard:
+    """`folder` with copies of `files` and the card, or nothing."""
+    if folder.exists():
+        raise OutputError(f"output {str(folder)!r} exists: weights are never overwritten, choose another name")
+    scratch: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        for name, path in files.items():
+            shutil.copyfile(path, scratch / name)
+            (scratch / name).chmod(0o644)  # safetensors writes for its owner alone
         (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         scratch.chmod(0o755)
         os.replace(scratch, folder)
     except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
         raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}") from error
     return card
 

@@ -20,6 +20,7 @@ from instapipe.pipeline.resolve import Found, Weights
 from instapipe.structures import Instances, Photo
 
 if TYPE_CHECKING:
+    from instapipe.networks.grader import Grader
     from instapipe.segmentation import Segmenter
     from instapipe.translation.engine import Translator
 
@@ -36,6 +37,7 @@ class Models:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="instapipe-model")
         self._segmenter: Segmenter | None = None
         self._translator: Translator | None = None
+        self._grader: Grader | None = None
 
     def __enter__(self) -> Models:
         return self
@@ -88,6 +90,24 @@ class Models:
                     artefacts=self._artefacts,
                 )
             return self._translator.step(pixels, masks)
+
+        return self.call(run)
+
+    def grade(self, weights: Weights, mattes: NDArray[np.float32]) -> float:
+        """What the weights' grader says of mattes, float32 (n, h, w) in [0, 1]: the mean, 0 broken to 2 sound.
+
+        Raises WeightsError where its file has gone.
+        """
+
+        def run() -> float:
+            if self._grader is None:
+                if weights.folder is None or weights.grader is None:
+                    raise weights.gone or UsageError(f"weights {weights.card.name!r} have no grader")
+                from instapipe.networks.devices import resolve_device
+                from instapipe.networks.grader import load_grader
+
+                self._grader = load_grader(weights.grader, weights.folder, resolve_device(self._device))
+            return self._grader.mean(mattes)
 
         return self.call(run)
 

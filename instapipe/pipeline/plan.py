@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Literal
 
 from instapipe.config import Placement
-from instapipe.imaging.windows import Framing, Rectangle, multiple_of_4, whole_window
+from instapipe.imaging.windows import VIEWS, Framing, Rectangle, hull, multiple_of_4, views, whole_window
 from instapipe.pipeline.keys import DECODE_VERSION, TRANSLATE_VERSION
 from instapipe.pipeline.resolve import Weights
 from instapipe.pipeline.settings import TranslateSettings
@@ -25,6 +26,7 @@ class Layout:
     mode: as resolved.  model_size: (H, W) of what the generator sees; None: each window's own.
     frame: the rectangle of whole mode.  in_floats: the rollout happens at the model's size, in floats (the paper's
     whole image, whole compositing); else it happens on the photo.  placement: of windows.
+    tries: views of each instance that are translated, at most.
     """
 
     mode: Literal["whole", "instance"]
@@ -32,6 +34,7 @@ class Layout:
     frame: Rectangle
     in_floats: bool
     placement: Placement = "centre"
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,10 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         larger = model_size is not None and (size[0] > model_size[0] or size[1] > model_size[1])
         mode = "instance" if larger else "whole"
     if mode == "instance":
-        return Layout("instance", model_size, whole_window(size), False, weights.card.placement)
+        tries = settings.tries or len(VIEWS)
+        if model_size is None or weights.grader is None:
+            tries = 1
+        return Layout("instance", model_size, whole_window(size), False, weights.card.placement, tries)
     frame = whole_window(size)
     if model_size is None:
         model_size = multiple_of_4(size)
@@ -77,13 +83,15 @@ def plan_steps(
     per_step = settings.instances_per_step or weights.card.instances_per_step
     if weights.card.masks != "instances":
         per_step = max(1, len(chosen))  # such weights translate a photo at once
-    region = {
+    region: dict[str, Any] = {
         "mode": layout.mode,
         "model_size": None if layout.model_size is None else list(layout.model_size),
         "background": settings.background,
         # A natural background has no seam of declared width: its setting must not reach the key.
         "seam": settings.seam if settings.background == "exact" else None,
     }
+    if layout.tries > 1 and weights.grader is not None:
+        region["tries"] = {"count": layout.tries, "grader": weights.grader.sha256}
     steps: list[Step] = []
     windows: list[Rectangle] = []
     masks: list[list[str]] = []
@@ -110,7 +118,7 @@ def _reached(window: Rectangle, layout: Layout) -> Rectangle:
     """Where a step may look and paint: on the ground, as wide as its animal may become, moved sideways included."""
     if layout.placement == "centre":
         return window
-    x0, y0, x1, y1 = window
+    x0, y0, x1, y1 = reduce(hull, views(window, layout.tries))
     side = max(x1 - x0, y1 - y0)
     return (x0 + x1) // 2 - side, y0, (x0 + x1) // 2 + side, y1
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from instapipe.config import Direction, SegmenterCard, TranslatorCard
+from instapipe.config import Direction, DirectionFile, SegmenterCard, TranslatorCard
 from instapipe.errors import UnknownClass, UsageError, WeightsError
 from instapipe.networks.cards import bundled, direction_of, find_card, find_translator
 from instapipe.pipeline.settings import TranslateSettings
@@ -36,6 +36,12 @@ class Weights:
     def sha256(self) -> str:
         """Of the generator's file, as its card says (loading checks it)."""
         return self.card.directions[self.direction].sha256
+
+    @property
+    def grader(self) -> DirectionFile | None:
+        """What chooses among several tries; graders know the target alone."""
+        fits = self.card.placement == "ground" and self.card.compositing.mode == "matte"
+        return self.card.grader if fits and self.direction == "source_to_target" else None
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the weights that changes a step's result. The card's prose is not among it."""
@@ -75,7 +81,12 @@ def resolve_weights(settings: TranslateSettings, store: Store) -> Weights:
         if recalled is None:
             raise
         card, folder, gone = TranslatorCard.model_validate(recalled), None, error
-    return Weights(card, _direction(card, settings), folder, gone)
+    weights = Weights(card, _direction(card, settings), folder, gone)
+    if (settings.tries or 1) > 1 and weights.grader is None:
+        raise UsageError(
+            f"--tries {settings.tries}: weights {card.name!r} have no grader to choose {settings.target!r} by"
+        )
+    return weights
 
 
 def _names(settings: TranslateSettings) -> list[str]:

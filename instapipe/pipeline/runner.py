@@ -231,6 +231,7 @@ class Runner:
             self.store,
             step,
             stopped,
+            lambda mattes: self._models.grade(self.weights, mattes),
         )
 
     def _result(self, photo: stages.PhotoInput, prepared: Prepared, entry: Entry, status: Status) -> dict[str, Any]:

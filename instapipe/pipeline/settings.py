@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from instapipe.config import Strict
 from instapipe.errors import ConfigError
 from instapipe.filtering import FilterSettings, Order, area_in_pixels
+from instapipe.imaging.windows import VIEWS
 
 DEFAULT_SCORE = 0.5
 Region = Literal["auto", "whole", "instance"]
@@ -30,6 +31,13 @@ class TranslateSettings(Strict):
     engine: str = Field("auto", description="what runs the generator")
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field("auto", description="of the generator")
     instances_per_step: int | None = Field(None, ge=1, le=64, description="none: as the weights were trained")
+    tries: int | None = Field(
+        None,
+        ge=1,
+        le=len(VIEWS),
+        description="views of an instance, each translated, of which the best outline stays; none: all there are where "
+        "the weights have a grader, else 1",
+    )
     score: float | None = Field(
         None, ge=0.0, le=1.0, description="lowest score; none: 0.5 for a segmenter's masks, 0 for masks that were given"
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
-from instapipe.imaging.windows import Rectangle, cut, hull, inside, placed
+from instapipe.imaging.windows import Rectangle, cut, hull, inside, placed, views
 from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.native import Blend, blend, distance, extent, in_front, without_slivers
@@ -30,10 +30,25 @@ _FRONT = 1.1
 """An animal whose window is that much higher than wide was shown wider: it is seen from the front."""
 
 
+_SOUND = 1.6
+"""An outline with such a grade is good enough: no further view is tried."""
+
+
 StepFunction = Callable[[State, NDArray[np.bool_]], tuple[State, State]]
 """One step of a translator, at the model's size: from pixels, float32 (h, w, 3) in [0, 255], and masks, bool (n, h, w),
 to the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1]; or (1, h, w), one
 for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """Several views of an instance are translated, and what has the best grade stays.
+
+    count: at most.  grade: of mattes, float32 (n, h, w) in [0, 1]: 0 broken to 2 sound.
+    """
+
+    count: int
+    grade: Callable[[State], float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,32 +114,31 @@ class NativeSurface:
         settings: Blend,
         animals: NDArray[np.bool_] | None = None,
         placement: Placement = "centre",
+        tries: Tries | None = None,
     ) -> None:
         """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole.
 
         placement: as the windows were cut. On the `ground`, what has a matte is fitted into the photo.
+        tries: of each instance; one without. On the `ground` alone.
         """
         self._pixels = photo.copy()
         self._model_size = model_size
         self._settings = settings
         self._animals = animals
         self._placement = placement
+        self._tries = tries
         self._painted = np.zeros(photo.shape[:2], dtype=np.bool_)
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
         size = (self._pixels.shape[0], self._pixels.shape[1])
-        model_size = self._model_size or (window[3] - window[1], window[2] - window[0])
         matte = self._settings.compositing.mode == "matte"
-        shown = np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
-        raw, mattes = step(seen(self._pixels, masks, window, model_size).astype(np.float32), shown)
+        from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
+        window, raw, mattes = self._made(window, masks, step)
         place = window
-        if matte:
-            olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
-            mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
-            if self._placement == "ground":
-                place, mirrored = self._place(window, masks, mattes)
-                if mirrored:
-                    raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
+        if matte and self._placement == "ground":
+            place, mirrored = self._place(window, masks, mattes, from_front)
+            if mirrored:
+                raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
         x0, y0, x1, y1 = region = inside(hull(window, place), size)
         where = np.s_[y0:y1, x0:x1]
         old = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
@@ -147,7 +161,34 @@ class NativeSurface:
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
         return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch)
 
-    def _place(self, window: Rectangle, masks: Sequence[Mask], mattes: State) -> tuple[Rectangle, bool]:
+    def _made(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[Rectangle, State, State]:
+        """What the generator makes of the instances in `window`: of several tries the best, with its own window."""
+        if self._tries is None:
+            return window, *self._generated(window, masks, step)
+        best: tuple[float, Rectangle, State, State] | None = None
+        for view in views(window, self._tries.count):
+            raw, mattes = self._generated(view, masks, step)
+            grade = self._tries.grade(mattes)
+            if best is None or grade > best[0]:
+                best = grade, view, raw, mattes
+            if grade >= _SOUND:
+                break
+        assert best is not None
+        return best[1:]
+
+    def _generated(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[State, State]:
+        """The generator's image of `window` and its mattes, without slivers."""
+        model_size = self._model_size or (window[3] - window[1], window[2] - window[0])
+        shown = np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
+        raw, mattes = step(seen(self._pixels, masks, window, model_size).astype(np.float32), shown)
+        if self._settings.compositing.mode == "matte":
+            olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
+            mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
+        return raw, mattes
+
+    def _place(
+        self, window: Rectangle, masks: Sequence[Mask], mattes: State, from_front: bool
+    ) -> tuple[Rectangle, bool]:
         """Where the new animals belong, and whether they are turned to look the other way.
 
         In their own proportions, or as much narrower as their neighbours ask. What was seen from the front looks to
@@ -159,7 +200,6 @@ class NativeSurface:
             return window, False
         left, top, right, bottom = content
         turned = (1 - right, top, 1 - left, bottom)
-        from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
         ways = ((False, content), (True, turned)) if from_front else ((False, content),)
         tries = [(placed(window, size, part, freedom), mirrored)
                  for freedom in _FREEDOMS for mirrored, part in ways]  # fmt: skip

@@ -1,0 +1,119 @@
+"""Translated instances, numbered on sheets, for people to grade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from instapipe.config import Direction, TranslatorCard
+from instapipe.data.domains import Cutting, cut_samples, derive
+from instapipe.data.photos import AnnotatedPhoto
+from instapipe.data.samples import Crop, Sample, sample_batch
+from instapipe.errors import DataError, UsageError
+from instapipe.imaging import encode_image, write_atomically
+from instapipe.networks.weights import load_generator
+from instapipe.structures import Pixels
+from instapipe.training.grading import ANSWERS, Outputs
+from instapipe.translation.native import without_slivers
+from instapipe.translation.step import translate_step
+
+COLUMNS, ROWS, SIDE = 8, 6, 160
+_ROOM = 1.16
+"""Windows are cut larger by that, and views of them taken at random."""
+_LEAST_VIEW = 0.88
+_GREY = 128
+
+
+class OutputsToGrade:
+    """What weights make of instances, a few views of each. Iterating gives (matte, tile, photo) one by one."""
+
+    def __init__(
+        self, card: TranslatorCard, folder: Path, direction: Direction, *, views: int, most: int, seed: int
+    ) -> None:
+        """views: crops of each instance's window.  most: outputs in all. Raises WeightsError, UsageError."""
+        if card.size is None or card.size[0] != card.size[1] or card.compositing.mode != "matte":
+            raise UsageError(f"weights {card.name!r} work on whole photos: outlines are graded of windows with mattes")
+        self.card, self.views, self.most, self.seed = card, views, most, seed
+        self.generator = load_generator(card, folder, direction)
+        size = card.size[0]
+        self.cutting = Cutting(
+            mode="window", size=size, load_size=round(_ROOM * size), window_scale=card.window_scale,
+            window_height_scale=card.window_height_scale, least_aspect=card.least_aspect, placement=card.placement,
+            max_instances=1, min_side=48, max_cut=0.15, max_company=0.1, facing=card.facing,
+        )  # fmt: skip
+
+    def __call__(self, photos: Sequence[AnnotatedPhoto]) -> Iterator[tuple[NDArray[np.uint8], Pixels, str]]:
+        """Of `photos` in random order, until there are enough."""
+        rng = torch.Generator().manual_seed(derive(self.seed, "grade"))
+        count = 0
+        for place in torch.randperm(len(photos), generator=rng).tolist():
+            for sample in cut_samples(photos[place], self.cutting, {}):
+                for _ in range(self.views):
+                    if count == self.most:
+                        return
+                    yield *self._translated(sample, rng), sample.photo
+                    count += 1
+
+    @torch.inference_mode()
+    def _translated(self, sample: Sample, rng: torch.Generator) -> tuple[NDArray[np.uint8], Pixels]:
+        def view(drawn: Sample, rng: torch.Generator) -> Crop:
+            full = drawn.image.shape[0]
+            crop = Crop.sample(full, (round(_LEAST_VIEW * full), full), rng)
+            return Crop(crop.x, crop.y, crop.side, flip=False)
+
+        batch = sample_batch([sample], view, rng, size=self.cutting.size, max_instances=1, order="largest")
+        step = translate_step(self.generator, batch.image, batch.masks, batch.valid, self.card.compositing)
+        matte = without_slivers(step.matte[0, 0].numpy(), batch.masks[0, 0].numpy() > 0)
+        raw = step.raw[0].permute(1, 2, 0).numpy() * np.float32(127.5) + np.float32(127.5)
+        return np.rint(matte * 255).astype(np.uint8), tile(raw, matte)
+
+
+def tile(raw: NDArray[np.float32], matte: NDArray[np.float32]) -> Pixels:
+    """The instance alone on grey, enlarged to fill a square: (SIDE, SIDE, 3).
+
+    raw: (h, w, 3) in [0, 255].  matte: (h, w) in [0, 1].
+    """
+    large = (2 * SIDE, 2 * SIDE)
+    alpha = np.clip((cv2.resize(matte, large, interpolation=cv2.INTER_CUBIC) - 0.5) * 4 + 0.5, 0, 1)
+    rows, columns = np.nonzero(alpha > 0.5)
+    if rows.size == 0:
+        return np.full((SIDE, SIDE, 3), _GREY, np.uint8)
+    shown = cv2.resize(raw, large, interpolation=cv2.INTER_CUBIC) * alpha[:, :, None] + _GREY * (1 - alpha[:, :, None])
+    across, down = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+    scale = SIDE / (1.08 * (max(np.ptp(rows), np.ptp(columns)) + 1))
+    place = np.array([[scale, 0, SIDE / 2 - across * scale], [0, scale, SIDE / 2 - down * scale]])
+    clipped = np.clip(shown, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.warpAffine(clipped, place, (SIDE, SIDE), borderValue=(_GREY,) * 3), dtype=np.uint8)
+
+
+def write_to_grade(folder: Path, made: Sequence[tuple[NDArray[np.uint8], Pixels, str]], seed: int) -> list[Path]:
+    """The outputs, shuffled: `outputs.npz`, an empty `grades.csv`, and numbered sheets, whose paths it gives.
+
+    Raises DataError where nothing was made, UsageError where `folder` holds grades already.
+    """
+    if not made:
+        raise DataError("no instance to translate is large enough, whole and alone enough to be graded")
+    if (folder / ANSWERS).exists():
+        raise UsageError(f"{str(folder / ANSWERS)!r} is there already: grades are never overwritten, choose another")
+    order = np.random.default_rng(seed).permutation(len(made))
+    shuffled = [made[place] for place in order]
+    Outputs(np.stack([matte for matte, _, _ in shuffled]), tuple(photo for *_, photo in shuffled)).write(folder)
+    sheets = []
+    per_sheet = COLUMNS * ROWS
+    for first in range(0, len(shuffled), per_sheet):
+        tiles = []
+        for number, (_, picture, _) in enumerate(shuffled[first : first + per_sheet], start=first):
+            where = (3, 15)
+            tiles.append(cv2.putText(picture.copy(), str(number), where, 0, 0.5, (255, 255, 0), 1, cv2.LINE_AA))
+        tiles += [np.full((SIDE, SIDE, 3), _GREY, np.uint8)] * (-len(tiles) % COLUMNS)
+        rows = [np.hstack(tiles[k : k + COLUMNS]) for k in range(0, len(tiles), COLUMNS)]
+        sheets.append(folder / f"sheet-{first // per_sheet + 1:02d}.png")
+        write_atomically(sheets[-1], encode_image(np.vstack(rows), ".png"))
+    lines = "".join(f"{number},\n" for number in range(len(shuffled)))
+    write_atomically(folder / ANSWERS, f"number,grade\n{lines}".encode())
+    return sheets

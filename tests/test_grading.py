@@ -1,0 +1,309 @@
+"""Grades for outputs, the grader that learns from them, and what it does in a translation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import training_worlds
+import worlds
+from conftest import Cli
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from instapipe.config import CompositingConfig
+from instapipe.errors import DataError, WeightsError
+from instapipe.imaging.windows import BELOW, MOST_WIDENED, VIEWS, Framing, views
+from instapipe.networks.cards import find_card
+from instapipe.networks.grader import Grader, read_grader
+from instapipe.networks.weights import load_generator
+from instapipe.pipeline.surfaces import NativeSurface, StepFunction, Tries
+from instapipe.structures import Mask
+from instapipe.training.grading import Graded, Outputs, fit_grader, read_graded, spearman
+from instapipe.translation.native import Blend
+
+GROUND = {"placement": "ground", "window_scale": 1.35, "window_height_scale": 1.8, "least_aspect": 1.2}
+PAIR = ("--source", "sheep", "--target", "giraffe")
+EXACT = ("--engine", "torch", "--precision", "float32")
+
+
+def animal(rng: np.random.Generator, sound: bool) -> NDArray[np.uint8]:
+    """The matte of a body with a neck on four legs, or with what should be legs in one block; uint8 (96, 96)."""
+    matte = np.zeros((96, 96), np.uint8)
+    x, y, height = int(rng.integers(24, 34)), int(rng.integers(44, 54)), int(rng.integers(24, 32))
+    cv2.rectangle(matte, (x, y), (x + 34, y + 16), 255, -1)
+    cv2.line(matte, (x + 30, y), (x + 40, y - 34), 255, 7)
+    for leg in (0, 9, 22, 30):
+        cv2.rectangle(matte, (x + leg, y + 10), (x + leg + 3, y + 10 + height), 255, -1)
+    if not sound:
+        cv2.rectangle(matte, (x, y + 10), (x + 33, y + 10 + height), 255, -1)
+    return cv2.GaussianBlur(matte, (3, 3), 0)
+
+
+def graded(count: int = 80, seed: int = 0) -> Graded:
+    rng = np.random.default_rng(seed)
+    grades = rng.integers(0, 2, count) * 2
+    mattes = np.stack([animal(rng, bool(grade)) for grade in grades])
+    photos = tuple(f"photo{n // 4}.jpg" for n in range(count))
+    return Graded(Outputs(mattes, photos), grades.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def grader() -> Grader:
+    return fit_grader([graded()])
+
+
+@pytest.fixture(scope="module")
+def grader_file(grader: Grader, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("grader") / "grader.safetensors"
+    grader.write(path)
+    return path
+
+
+@pytest.fixture
+def ground_weights(matte_weights: Path, tmp_path: Path) -> Path:
+    """The tiny translator, its windows on the ground."""
+    folder = tmp_path / "ground"
+    shutil.copytree(matte_weights, folder)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **GROUND}))
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return worlds.write_photo(tmp_path / "meadow.png")
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    return worlds.write_masks(tmp_path / "meadow", "meadow")
+
+
+def test_a_grader_tells_animals_apart_that_it_never_saw(grader: Grader) -> None:
+    unseen = graded(40, seed=1)
+    with torch.inference_mode():
+        said = grader(torch.from_numpy(unseen.outputs.mattes[:, None]).float() / 255).numpy()
+    assert spearman(said, unseen.grades) > 0.8
+    assert grader.form.agreement > 0.8, "measured on photos that were left out"
+    assert grader.form.outputs == 80
+
+
+def test_what_grades_do_not_explain_is_not_agreement() -> None:
+    """Grades by chance: on photos left out, a grader knows nothing of them."""
+    by_chance = graded()
+    shuffled = np.random.default_rng(3).permutation(by_chance.grades)
+    assert abs(fit_grader([Graded(by_chance.outputs, shuffled)]).form.agreement) < 0.35
+
+
+def test_spearman_is_of_ranks() -> None:
+    one = np.array([1, 2, 3, 4], np.float32)
+    assert spearman(one, np.exp(one)) == pytest.approx(1)
+    assert spearman(one, -one) == pytest.approx(-1)
+    # Ties share their mean rank: ranks 1.5, 1.5, 3.5, 3.5 against 1, 2, 3, 4.
+    assert spearman(np.array([0, 0, 2, 2], np.float32), one) == pytest.approx(4 / np.sqrt(20))
+
+
+def test_a_file_holds_the_grader(grader: Grader, grader_file: Path) -> None:
+    read = read_grader(grader_file)
+    assert read.form.outputs == grader.form.outputs
+    assert read.form.agreement == pytest.approx(grader.form.agreement, abs=1e-4)
+    mattes = torch.rand(3, 1, 80, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(read(mattes), grader(mattes), atol=0.05), "the trunk is kept in half precision"
+    assert read.mean(mattes[:, 0].numpy()) == pytest.approx(float(read(mattes).mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_what_is_no_grader_is_refused(content: bytes | None, tmp_path: Path, matte_weights: Path) -> None:
+    path = tmp_path / "grader.safetensors"
+    path.write_bytes((matte_weights / "source_to_target.safetensors").read_bytes() if content is None else content)
+    with pytest.raises(WeightsError, match=r"grader\.safetensors"):
+        read_grader(path)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ("0,2\n1,3\n", r"line 2: '1,3': expected a number below 80 and a grade"),
+        ("number,grade\n80,1\n", r"line 2: '80,1'"),
+        ("number,grade\nseven,1\n", r"line 2: 'seven,1'"),
+    ],
+)
+def test_a_wrong_grade_is_named_by_its_line(answers: str, message: str, tmp_path: Path) -> None:
+    graded().outputs.write(tmp_path)
+    (tmp_path / "grades.csv").write_text(answers)
+    with pytest.raises(DataError, match=message):
+        read_graded(tmp_path)
+
+
+def test_what_is_not_graded_is_left_out(tmp_path: Path) -> None:
+    all_of_it = graded()
+    all_of_it.outputs.write(tmp_path)
+    (tmp_path / "grades.csv").write_text("\ufeffnumber,grade\n5,2,fine\n0,\n2,0\n", encoding="utf-8")
+    read = read_graded(tmp_path)
+    assert read.grades.tolist() == [0, 2]
+    assert np.array_equal(read.outputs.mattes, all_of_it.outputs.mattes[[2, 5]])
+    assert read.outputs.photos == (all_of_it.outputs.photos[2], all_of_it.outputs.photos[5])
+
+
+def test_too_little_to_learn_from(tmp_path: Path) -> None:
+    few, same = graded(20), graded()
+    with pytest.raises(DataError, match="20 graded outputs of 5 photos: a grader needs 40 of 8"):
+        fit_grader([few])
+    with pytest.raises(DataError, match="all 80 outputs have grade 1"):
+        fit_grader([Graded(same.outputs, np.ones(80, np.float32))])
+    with pytest.raises(DataError, match=r"cannot read outputs\.npz"):
+        read_graded(tmp_path)
+
+
+@given(
+    st.tuples(*[st.integers(0, 400)] * 2, *[st.integers(12, 300)] * 2), st.integers(1, len(VIEWS)),
+    st.sampled_from([0.0, 1.2]),
+)  # fmt: skip
+def test_views_stand_on_the_same_feet(part: tuple[int, int, int, int], count: int, least: float) -> None:
+    x, y, w, h = part
+    window = Framing(1.35, 1.8, least, "ground").window([(x, y, x + w, y + h)])
+    found = views(window, count)
+    assert found[0] == window
+    assert len(found) <= count
+    assert len(set(found)) == len(found)
+    for x0, y0, x1, y1 in found:
+        assert abs((y1 - BELOW * (y1 - y0)) - (y + h)) <= 2
+        assert abs((x0 + x1) - (window[0] + window[2])) <= 2
+        shown = (y1 - y0) / (x1 - x0)
+        before = (window[3] - window[1]) / (window[2] - window[0])
+        assert before * 0.95 <= shown <= max(before, MOST_WIDENED) * 1.05
+
+
+def made_of(mattes: dict[int, float]) -> tuple[StepFunction, Callable[[NDArray[np.float32]], float], list[int]]:
+    """A step whose n-th matte is a bar of its own width, a grade for each, and how many were asked for."""
+    made: list[int] = []
+
+    def step(pixels: NDArray[np.float32], shown: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        matte = np.zeros((1, 32, 32), np.float32)
+        matte[:, 8:29, 10 : 14 + 2 * len(made)] = 1
+        made.append(len(made))
+        return np.full((32, 32, 3), 200, np.float32), matte
+
+    def grade(found: NDArray[np.float32]) -> float:
+        return mattes[(int(found[0, 16].sum()) - 4) // 2]
+
+    return step, grade, made
+
+
+@pytest.mark.parametrize(
+    ("grades", "best", "tried"),
+    [
+        ({0: 0.2, 1: 0.9, 2: 0.4, 3: 0.1, 4: 0.8, 5: 0.0}, 1, 6),
+        ({0: 0.5, 1: 0.5, 2: 0.5, 3: 0.5, 4: 0.5, 5: 0.5}, 0, 6),
+        ({0: 1.9, 1: 2.0}, 0, 1),
+        ({0: 1.0, 1: 1.2, 2: 1.7, 3: 2.0}, 2, 3),
+    ],
+)
+def test_of_several_tries_the_best_stays(grades: dict[int, float], best: int, tried: int) -> None:
+    """The first where all are alike; after one that is good enough nothing more is tried."""
+    pixels = worlds.photo_pixels()
+    mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
+    window = Framing(1.35, 1.8, 0, "ground").window([mask.box])
+    blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
+    step, grade, made = made_of(grades)
+    chosen = NativeSurface(pixels, (32, 32), blend, None, "ground", Tries(6, grade)).run(window, [mask], step)
+    assert len(made) == tried
+    alone, _, _ = made_of({})
+    for _ in range(best):
+        alone(np.zeros((32, 32, 3), np.float32), np.zeros((1, 32, 32), np.bool_))
+    expected = NativeSurface(pixels, (32, 32), blend, None, "ground").run(views(window, 6)[best], [mask], alone)
+    assert chosen.masks[0].box == expected.masks[0].box
+    assert np.array_equal(chosen.masks[0].crop, expected.masks[0].crop)
+
+
+def test_sheets_grades_grader_translation(
+    cli: Cli, tmp_path: Path, photo: Path, masks: Path, ground_weights: Path
+) -> None:
+    """The whole way: sheets, grades, a grader, weights that have it, a translation that tries."""
+    world = training_worlds.write_world(tmp_path / "world")
+    asked = ("grade", "sheets", "--data", world / "sheep/coco.json", "--weights", ground_weights, "--views", 12)
+    ran = cli(*asked, "--count", 60, "-o", tmp_path / "graded")
+    assert ran.code == 1, "this small world holds nothing of 48 px"
+    assert "large enough" in ran.err
+    folders = []
+    for number in range(2):
+        folder = tmp_path / f"graded{number}"
+        part = graded(48, seed=number)
+        part.outputs.write(folder)
+        (folder / "grades.csv").write_text(
+            "number,grade\n" + "".join(f"{n},{grade:g}\n" for n, grade in enumerate(part.grades))
+        )
+        folders.append(folder)
+    path = tmp_path / "grader.safetensors"
+    ran = cli("grade", "fit", *folders, "-o", path)
+    assert ran.code == 0, ran.err
+    assert "96 outputs" in ran.out
+    assert cli("grade", "fit", *folders, "-o", path).code == 2, "never overwritten"
+    ran = cli("grade", "attach", path, "--weights", ground_weights, "-o", tmp_path / "with")
+    assert ran.code == 0, ran.err
+    ran = cli("weights", "verify", tmp_path / "with")
+    assert ran.code == 0
+    assert "good  with/grader.safetensors" in ran.out
+    call = ("translate", photo, *PAIR, *EXACT, "--masks", masks, "--region", "instance", "--json")
+    (without,) = cli(*call, "--weights", ground_weights, "-o", "without.png").json
+    (one,) = cli(*call, "--weights", tmp_path / "with", "--tries", 1, "-o", "one.png").json
+    assert Path(one["picture"]).read_bytes() == Path(without["picture"]).read_bytes()
+    assert one["steps_from_cache"] == 3, "a grader that is not asked changes no key"
+    (many,) = cli(*call, "--weights", tmp_path / "with", "-o", "many.png").json
+    assert many["steps_from_cache"] == 0
+    (again,) = cli(*call, "--weights", tmp_path / "with", "--tries", len(VIEWS), "-o", "again.png").json
+    assert again["steps_from_cache"] == 3, "all views there are is what happens without --tries"
+    damaged = bytearray((tmp_path / "with" / "grader.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "with" / "grader.safetensors").write_bytes(damaged)
+    ran = cli(*call, "--weights", tmp_path / "with", "--tries", 2, "-o", "damaged.png")
+    assert ran.code == 2
+    assert "grader.safetensors" in ran.err
+
+
+def test_sheets_show_every_output_once(cli: Cli, tmp_path: Path, ground_weights: Path) -> None:
+    """Larger photos; what outputs.npz holds are mattes of the weights themselves."""
+    size = (200, 280)
+    folder = tmp_path / "photos"
+    for n in range(3):
+        blob = (140, 100, 60, 40)
+        worlds.write_photo(folder / f"{n}.png", worlds.photo_pixels((blob,), None, size=size, seed=n))
+        worlds.write_masks(folder / f"{n}.masks", f"{n}", (blob,), size=size)
+    out = tmp_path / "graded"
+    ran = cli(
+        "grade", "sheets", "--data", folder, "--class", "sheep", "--weights", ground_weights, "--views", 20, "--count",
+        50, "-o", out,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert sorted(path.name for path in out.iterdir()) == ["grades.csv", "outputs.npz", "sheet-01.png", "sheet-02.png"]
+    lines = (out / "grades.csv").read_text().splitlines()
+    assert lines == ["number,grade", *(f"{n}," for n in range(50))]
+    with np.load(out / "outputs.npz") as file:
+        assert file["mattes"].shape == (50, 32, 32)
+        assert sorted(set(file["photos"].tolist())) == ["0.png", "1.png", "2.png"]
+    assert cv2.imread(str(out / "sheet-01.png")).shape == (960, 1280, 3)
+    assert (
+        cli("grade", "sheets", "--data", folder, "--class", "sheep", "--weights", ground_weights, "-o", out).code == 2
+    )
+
+
+def test_tries_need_a_grader(cli: Cli, photo: Path, masks: Path, ground_weights: Path, matte_weights: Path) -> None:
+    call = ("translate", photo, *PAIR, "--masks", masks)
+    ran = cli(*call, "--weights", ground_weights, "--tries", 3)
+    assert ran.code == 2
+    assert "--tries 3" in ran.err
+    assert "no grader" in ran.err
+    card, folder = find_card(str(matte_weights), "translator")
+    assert load_generator(card, folder, "source_to_target") is not None
+    ran = cli("grade", "attach", folder / "card.json", "--weights", matte_weights, "-o", "with")
+    assert ran.code == 2
+    assert "no outline on the ground" in ran.err
