@@ -22,7 +22,7 @@ from instapipe.config import CompositingConfig
 from instapipe.errors import DataError, WeightsError
 from instapipe.imaging.windows import BELOW, MOST_WIDENED, VIEWS, Framing, views
 from instapipe.networks.cards import find_card
-from instapipe.networks.grader import Grader, read_grader
+from instapipe.networks.grader import Grader, outline, read_grader
 from instapipe.networks.weights import load_generator
 from instapipe.pipeline.surfaces import NativeSurface, StepFunction, Tries
 from instapipe.structures import Mask
@@ -90,7 +90,7 @@ def masks(tmp_path: Path) -> Path:
 def test_a_grader_tells_animals_apart_that_it_never_saw(grader: Grader) -> None:
     unseen = graded(40, seed=1)
     with torch.inference_mode():
-        said = grader(torch.from_numpy(unseen.outputs.mattes[:, None]).float() / 255).numpy()
+        said = np.array([grader.mean(matte[None].astype(np.float32) / 255) for matte in unseen.outputs.mattes])
     assert spearman(said, unseen.grades) > 0.8
     assert grader.form.agreement > 0.8, "measured on photos that were left out"
     assert grader.form.outputs == 80
@@ -115,10 +115,32 @@ def test_a_file_holds_the_grader(grader: Grader, grader_file: Path) -> None:
     read = read_grader(grader_file)
     assert read.form.outputs == grader.form.outputs
     assert read.form.agreement == pytest.approx(grader.form.agreement, abs=1e-4)
-    mattes = torch.rand(3, 1, 80, 64, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        assert torch.allclose(read(mattes), grader(mattes), atol=0.05), "the trunk is kept in half precision"
-    assert read.mean(mattes[:, 0].numpy()) == pytest.approx(float(read(mattes).mean()), abs=1e-5)
+    mattes = graded(6, seed=2).outputs.mattes.astype(np.float32) / 255
+    assert read.mean(mattes) == pytest.approx(grader.mean(mattes), abs=0.02), "the trunk is kept in half precision"
+    assert read.mean(mattes) == pytest.approx(np.mean([read.mean(matte[None]) for matte in mattes]), abs=1e-4)
+
+
+def test_a_grade_is_the_same_wherever_an_animal_stands(grader: Grader) -> None:
+    """And whichever way it looks, and at whatever size the model works."""
+    for seed in range(4):
+        matte = animal(np.random.default_rng(seed), sound=bool(seed % 2)).astype(np.float32) / 255
+        grade = grader.mean(matte[None])
+        assert grader.mean(matte[None, :, ::-1]) == pytest.approx(grade, abs=1e-4)
+        assert grader.mean(np.roll(matte, (2, -9), (0, 1))[None]) == pytest.approx(grade, abs=1e-4)
+        larger = cv2.resize(matte, (128, 128), interpolation=cv2.INTER_LINEAR)
+        assert grader.mean(larger[None]) == pytest.approx(grade, abs=0.35)
+
+
+def test_an_outline_fills_its_square() -> None:
+    matte = np.zeros((60, 90), np.float32)
+    matte[20:50, 60:70] = 1
+    matte[10:20, 52:60] = 1  # what is highest lies left
+    shown = outline(matte, 100)
+    rows, columns = np.nonzero(shown >= 0.5)
+    assert (rows.min(), rows.max()) == (6, 93)
+    assert abs(columns.min() + columns.max() + 1 - 100) <= 1
+    assert columns[rows < 10].mean() > columns[rows > 50].mean(), "it faces right"
+    assert not outline(np.zeros((8, 8), np.float32), 16).any()
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", None])
@@ -180,7 +202,7 @@ def test_views_stand_on_the_same_feet(part: tuple[int, int, int, int], count: in
         assert abs((x0 + x1) - (window[0] + window[2])) <= 2
         shown = (y1 - y0) / (x1 - x0)
         before = (window[3] - window[1]) / (window[2] - window[0])
-        assert before * 0.95 <= shown <= max(before, MOST_WIDENED) * 1.05
+        assert before * 0.8 <= shown <= max(before, MOST_WIDENED) * 1.05
 
 
 def made_of(mattes: dict[int, float]) -> tuple[StepFunction, Callable[[NDArray[np.float32]], float], list[int]]:

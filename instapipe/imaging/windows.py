@@ -29,9 +29,9 @@ ABOVE = 0.02
 """Share of the photo above the feet that stays free above an animal which was made smaller to fit."""
 MOST_WIDENED = 1.7
 """More would make a wall of an animal that looks at the camera."""
-VIEWS = ((1.0, 1.0), (1.11, 1.0), (1.0, 1.25), (0.92, 1.0), (1.08, 1.17), (0.96, 1.12))
-"""How often larger a window is than the one that was asked for, and how many times wider it shows its animal: what an
-animal is shown as, one after the other, where several tries are made of it."""
+VIEWS = ((1.0, 1.0), (1.2, 1.0), (0.96, 1.12), (1.11, 1.0), (1.0, 0.85), (1.05, 1.0), (1.08, 1.17), (0.92, 1.0))
+"""How many times larger a window is than the one that was asked for, and how many times wider it shows its animal: what
+is tried, one after the other, where there are several tries (greedily by what each adds, docs/training-log.md)."""
 LEAST_FITTED = 0.5
 """Smaller than that, an animal would no longer stand for the one that it was made from."""
 
@@ -82,7 +82,7 @@ def views(window: Rectangle, count: int) -> list[Rectangle]:
     out = [window]
     for scale, wider in VIEWS[1:count]:
         high = max(SMALLEST_SIDE, round(scale * height))
-        wide = max(SMALLEST_SIDE, round(high / max(shown, min(MOST_WIDENED, shown * wider))))
+        wide = max(SMALLEST_SIDE, round(high / (min(max(MOST_WIDENED, shown), shown * wider))))
         left, top = (x0 + x1 - wide) // 2, round(feet + BELOW * high) - high
         out.append((left, top, left + wide, top + high))
     return list(dict.fromkeys(out))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from instapipe.config import DirectionFile
 from instapipe.errors import WeightsError
 from instapipe.imaging import write_atomically
+from instapipe.imaging.facing import faces_left
 from instapipe.networks.backbone import Features, pretrained_features
 from instapipe.networks.cards import digest
 from instapipe.networks.projected import FrozenBackbone
@@ -33,6 +35,8 @@ CELLS = 4
 GRADES = (0, 1, 2)
 """What people say: broken, doubtful, sound."""
 _TRUNK = "trunk."
+_RIM = 0.06
+"""Share of the side that an outline leaves free all around."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,26 @@ class GraderForm:
     agreement: float = 0.0
 
 
+def outline(matte: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """A matte, float32 (h, w) in [0, 1], as graders look at it: float32 (side, side) in [0, 1].
+
+    The animal faces right and fills the square but for a rim, wherever in its window it stood and however large.
+    """
+    rows, columns = (np.flatnonzero((matte >= 0.5).any(axis=axis)) for axis in (1, 0))
+    if rows.size == 0:
+        return np.zeros((side, side), np.float32)
+    if faces_left(matte >= 0.5):
+        matte, columns = matte[:, ::-1], matte.shape[1] - 1 - columns[::-1]
+    scale = side * (1 - 2 * _RIM) / (max(np.ptp(rows), np.ptp(columns)) + 1)
+    across, down = (side / 2 - scale * (found[0] + found[-1] + 1) / 2 for found in (columns, rows))
+    # Centres of pixels lie at halves.
+    place = np.array([[scale, 0, across + (scale - 1) / 2], [0, scale, down + (scale - 1) / 2]])
+    shown = cv2.warpAffine(np.ascontiguousarray(matte), place, (side, side), flags=cv2.INTER_LINEAR)
+    return np.asarray(shown, dtype=np.float32)
+
+
 class Outlines(nn.Module):
-    """Mattes to features. No parameter learns; gradients reach the matte."""
+    """Outlines to features. No parameter learns."""
 
     def __init__(self, form: GraderForm, features: Features) -> None:
         """features: of :data:`LEVELS`, not trained."""
@@ -67,16 +89,14 @@ class Outlines(nn.Module):
         """With the ImageNet weights; raises WeightsError where they are not installed."""
         return cls(form, pretrained_features(form.backbone, LEVELS))
 
-    def forward(self, mattes: Tensor) -> Tensor:
-        """(B, 1, H, W) in [0, 1] -> float32 (B, sum of `sizes`)."""
-        if mattes.shape[-2:] != (self.side, self.side):
-            mattes = F.interpolate(mattes, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        scales = self.trunk((2 * mattes - 1).expand(-1, 3, -1, -1))
+    def forward(self, outlines: Tensor) -> Tensor:
+        """(B, 1, side, side) in [0, 1], see :func:`outline` -> float32 (B, sum of `sizes`)."""
+        scales = self.trunk((2 * outlines - 1).expand(-1, 3, -1, -1))
         return torch.cat([F.adaptive_avg_pool2d(scale.float(), CELLS).flatten(1) for scale in scales], dim=1)
 
 
 class Grader(nn.Module):
-    """Mattes to grades; see :data:`GRADES`."""
+    """Outlines to grades; see :data:`GRADES`."""
 
     weight: Tensor
     bias: Tensor
@@ -96,15 +116,16 @@ class Grader(nn.Module):
         self.register_buffer("weight", weight.float())
         self.register_buffer("bias", bias.float())
 
-    def forward(self, mattes: Tensor) -> Tensor:
-        """(B, 1, H, W) in [0, 1] -> (B,): 0 broken to 2 sound, and what lies beyond."""
-        grades: Tensor = self.outlines(mattes) @ self.weight + self.bias
+    def forward(self, outlines: Tensor) -> Tensor:
+        """(B, 1, side, side) in [0, 1], see :func:`outline` -> (B,): 0 broken to 2 sound, and what lies beyond."""
+        grades: Tensor = self.outlines(outlines) @ self.weight + self.bias
         return grades
 
     @torch.inference_mode()
     def mean(self, mattes: NDArray[np.float32]) -> float:
         """The mean grade of mattes, float32 (n, h, w) in [0, 1]."""
-        return float(self(torch.from_numpy(mattes[:, None]).to(self.weight.device)).mean())
+        shown = np.stack([outline(matte, self.form.side) for matte in mattes])
+        return float(self(torch.from_numpy(shown[:, None]).to(self.weight.device)).mean())
 
     def write(self, path: Path) -> None:
         """One safetensors file, the trunk in half precision, whole or not at all. Raises OutputError."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from instapipe.errors import DataError
 from instapipe.imaging import write_atomically
-from instapipe.networks.grader import GRADES, Grader, GraderForm, Outlines
+from instapipe.networks.grader import GRADES, Grader, GraderForm, Outlines, outline
 
 FORM = GraderForm()
 OUTPUTS, ANSWERS = "outputs.npz", "grades.csv"
@@ -25,7 +25,7 @@ LEAST = 40
 _COPIES = 5
 _RIDGE = 6.0
 _FOLDS = 8
-_SHIFT, _SCALE, _SHARPER = 0.05, 0.06, (1.0, 1.5, 2.5)
+_SHIFT, _SCALE, _SHARPER = 0.03, 0.05, (1.0, 1.5, 2.5)
 Floats = NDArray[np.float32]
 
 
@@ -169,9 +169,9 @@ def _features(
 
 def _shown(matte: NDArray[np.uint8], side: int, rng: np.random.Generator | None) -> Floats:
     """float (side, side) in [0, 1]: as it is, or as `rng` moves, scales and sharpens it."""
-    plane = cv2.resize(matte.astype(np.float32) / 255, (side, side), interpolation=cv2.INTER_LINEAR)
+    plane = outline(matte.astype(np.float32) / np.float32(255), side)
     if rng is None:
-        return np.asarray(plane, dtype=np.float32)
+        return plane
     scale = 1 + rng.uniform(-_SCALE, _SCALE)
     across, down = rng.uniform(-_SHIFT, _SHIFT, 2) * side
     middle = side / 2 * (1 - scale)
