@@ -65,8 +65,15 @@ class CompositingConfig(Strict):
     inpaint_radius: int = Field(3, ge=1, le=15, description="radius of training's inpainting, model pixels")
 
 
+class GraderFile(Strict):
+    """The file of what chooses among several tries (networks/grader.py)."""
+
+    file: str
+    sha256: str
+
+
 class DirectionFile(Strict):
-    """One network's file."""
+    """One generator's file."""
 
     file: str
     sha256: str
@@ -120,7 +127,7 @@ class TranslatorCard(Card):
         (), description="classes that it was never trained on, but measured to translate into the target"
     )
     directions: dict[Direction, DirectionFile]
-    grader: DirectionFile | None = Field(
+    grader: GraderFile | None = Field(
         None, description="what chooses, by outline, among several tries of `source_to_target`; none: nothing does"
     )
 

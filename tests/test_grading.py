@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from instapipe.config import CompositingConfig
 from instapipe.errors import DataError, WeightsError
 from instapipe.imaging.windows import BELOW, MOST_WIDENED, VIEWS, Framing, views
-from instapipe.networks.cards import find_card
 from instapipe.networks.grader import Grader, outline, read_grader
-from instapipe.networks.weights import load_generator
 from instapipe.pipeline.surfaces import NativeSurface, StepFunction, Tries
 from instapipe.structures import Mask
 from instapipe.training.grading import Graded, Outputs, fit_grader, read_graded, spearman
@@ -116,7 +114,7 @@ def test_a_file_holds_the_grader(grader: Grader, grader_file: Path) -> None:
     assert read.form.outputs == grader.form.outputs
     assert read.form.agreement == pytest.approx(grader.form.agreement, abs=1e-4)
     mattes = graded(6, seed=2).outputs.mattes.astype(np.float32) / 255
-    assert read.mean(mattes) == pytest.approx(grader.mean(mattes), abs=0.02), "the trunk is kept in half precision"
+    assert read.mean(mattes) == pytest.approx(grader.mean(mattes), abs=2e-3)
     assert read.mean(mattes) == pytest.approx(np.mean([read.mean(matte[None]) for matte in mattes]), abs=1e-4)
 
 
@@ -247,6 +245,35 @@ def test_of_several_tries_the_best_stays(grades: dict[int, float], best: int, tr
     assert np.array_equal(chosen.masks[0].crop, expected.masks[0].crop)
 
 
+def test_what_covers_others_is_worth_less() -> None:
+    """The second try has the better outline, but lies over a neighbour that the first leaves alone."""
+    pixels = worlds.photo_pixels()
+    mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
+    window = Framing(1.35, 1.8, 0, "ground").window([mask.box])
+    blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
+    neighbour = worlds.ellipse(worlds.SIZE, (75, 40, 14, 20))
+    boxes = {}
+    for name, animals in (("alone", None), ("beside", neighbour)):
+        step, grade, _ = made_of({0: 0.6, 1: 0.65})
+        wide = widened(step)
+        made = NativeSurface(pixels, (32, 32), blend, animals, "ground", Tries(2, grade)).run(window, [mask], wide)
+        boxes[name] = made.masks[0].box
+    alone, beside = ((x1 - x0) for x0, _, x1, _ in boxes.values())
+    assert alone > beside
+
+
+def widened(step: StepFunction) -> StepFunction:
+    """Its second matte reaches to the window's right edge."""
+
+    def wide(pixels: NDArray[np.float32], shown: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        raw, mattes = step(pixels, shown)
+        if mattes[0, 16].sum() == 6:
+            mattes[:, 8:15, 10:] = 1  # above the row by which made_of tells its mattes apart
+        return raw, mattes
+
+    return wide
+
+
 def test_sheets_grades_grader_translation(
     cli: Cli, tmp_path: Path, photo: Path, masks: Path, ground_weights: Path
 ) -> None:
@@ -318,14 +345,14 @@ def test_sheets_show_every_output_once(cli: Cli, tmp_path: Path, ground_weights:
     )
 
 
-def test_tries_need_a_grader(cli: Cli, photo: Path, masks: Path, ground_weights: Path, matte_weights: Path) -> None:
+def test_tries_need_a_grader(
+    cli: Cli, photo: Path, masks: Path, ground_weights: Path, whole_weights: Path, grader_file: Path
+) -> None:
     call = ("translate", photo, *PAIR, "--masks", masks)
     ran = cli(*call, "--weights", ground_weights, "--tries", 3)
     assert ran.code == 2
     assert "--tries 3" in ran.err
     assert "no grader" in ran.err
-    card, folder = find_card(str(matte_weights), "translator")
-    assert load_generator(card, folder, "source_to_target") is not None
-    ran = cli("grade", "attach", folder / "card.json", "--weights", matte_weights, "-o", "with")
+    ran = cli("grade", "attach", grader_file, "--weights", whole_weights, "-o", "with")
     assert ran.code == 2
     assert "no outline on the ground" in ran.err

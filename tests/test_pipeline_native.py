@@ -22,10 +22,11 @@ from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
 from instapipe.pipeline.keys import key_of
 from instapipe.pipeline.plan import lay_out, plan_steps
+from instapipe.pipeline.records import StepRecord
 from instapipe.pipeline.resolve import resolve_weights
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction, StepRecord
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction
 from instapipe.structures import Mask
 from instapipe.translation.engine import Translator
 from instapipe.translation.native import Blend, _union, blend, without_slivers

@@ -63,8 +63,8 @@ def pull(url: str, root: Path, report: Report = lambda name, done, total: None) 
 def files_of(card: TranslatorCard | SegmenterCard) -> list[tuple[str, str]]:
     """The files that a card names, with their sha256."""
     if isinstance(card, TranslatorCard):
-        entries = [*card.directions.values(), *([card.grader] if card.grader is not None else [])]
-        return [(entry.file, entry.sha256) for entry in entries]
+        files = [(entry.file, entry.sha256) for entry in card.directions.values()]
+        return files if card.grader is None else [*files, (card.grader.file, card.grader.sha256)]
     return [(card.file, card.sha256)]
 
 

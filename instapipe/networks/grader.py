@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from instapipe.config import DirectionFile
+from instapipe.config import GraderFile
 from instapipe.errors import WeightsError
 from instapipe.imaging import write_atomically
 from instapipe.imaging.facing import faces_left
@@ -29,12 +29,12 @@ from instapipe.networks.cards import digest
 from instapipe.networks.projected import FrozenBackbone
 
 LEVELS = (2, 3)
-"""At 1/8 and 1/16 of the side: coarser ones add nothing, and would make a file of 6 MB out of one of 1.4."""
+"""At 1/8 and 1/16 of the side: coarser ones add nothing, and would make a file of 6 MB out of one of 0.7."""
 CELLS = 4
 """Features of a scale are averaged over so many cells a side."""
 GRADES = (0, 1, 2)
 """What people say: broken, doubtful, sound."""
-_TRUNK = "trunk."
+_TRUNK, _SCALE = "trunk.", ":scale"
 _RIM = 0.06
 """Share of the side that an outline leaves free all around."""
 
@@ -86,8 +86,16 @@ class Outlines(nn.Module):
 
     @classmethod
     def pretrained(cls, form: GraderForm) -> Outlines:
-        """With the ImageNet weights; raises WeightsError where they are not installed."""
-        return cls(form, pretrained_features(form.backbone, LEVELS))
+        """With the ImageNet weights, rounded as a file keeps them: what is learnt on top must fit them.
+
+        Raises WeightsError where they are not installed.
+        """
+        outlines = cls(form, pretrained_features(form.backbone, LEVELS))
+        packed: dict[str, Tensor] = {}
+        for name, value in outlines.trunk.state_dict().items():
+            packed.update(_packed(name, value))
+        outlines.trunk.load_state_dict(_unpacked(packed))
+        return outlines
 
     def forward(self, outlines: Tensor) -> Tensor:
         """(B, 1, side, side) in [0, 1], see :func:`outline` -> float32 (B, sum of `sizes`)."""
@@ -128,7 +136,7 @@ class Grader(nn.Module):
         return float(self(torch.from_numpy(shown[:, None]).to(self.weight.device)).mean())
 
     def write(self, path: Path) -> None:
-        """One safetensors file, the trunk in half precision, whole or not at all. Raises OutputError."""
+        """One safetensors file, the trunk in 8 bits, whole or not at all. Raises OutputError."""
         form = self.form
         facts = {
             "kind": "grader",
@@ -139,11 +147,11 @@ class Grader(nn.Module):
         }
         tensors = {"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu()}
         for name, value in self.outlines.trunk.state_dict().items():
-            tensors[_TRUNK + name] = value.detach().cpu().half().contiguous()
+            tensors.update(_packed(_TRUNK + name, value.detach().cpu()))
         write_atomically(path, save(tensors, metadata=facts))
 
 
-def load_grader(entry: DirectionFile, folder: Path, device: str = "cpu") -> Grader:
+def load_grader(entry: GraderFile, folder: Path, device: str = "cpu") -> Grader:
     """The grader of a translator's card. Raises WeightsError where the file is missing, damaged, or another one."""
     path = folder / entry.file
     if not path.is_file():
@@ -158,7 +166,7 @@ def read_grader(path: Path) -> Grader:
     try:
         with safe_open(str(path), framework="pt") as file:
             facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in list(file.keys())}
+            tensors = _unpacked({name: file.get_tensor(name) for name in list(file.keys())})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"no grader in {str(path)!r}: {' '.join(str(error).split())}") from error
     try:
@@ -172,3 +180,20 @@ def read_grader(path: Path) -> Grader:
         raise WeightsError(
             f"{str(path)!r} is not a grader's file (instapipe grade fit writes them): {reason}"
         ) from error
+
+
+def _packed(name: str, value: Tensor) -> dict[str, Tensor]:
+    """A convolution's weights as int8, with a scale for each output channel; what is smaller in half precision."""
+    if value.dim() < 4:
+        return {name: value.half().contiguous()}
+    scale = (value.abs().amax(dim=(1, 2, 3), keepdim=True) / 127).clamp(min=1e-8)
+    return {name: (value / scale).round().to(torch.int8).contiguous(), name + _SCALE: scale.contiguous()}
+
+
+def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The other way round, all in float32."""
+    whole = {name: value.float() for name, value in tensors.items() if not name.endswith(_SCALE)}
+    for name in whole:
+        if name + _SCALE in tensors:
+            whole[name] = whole[name] * tensors[name + _SCALE]
+    return whole

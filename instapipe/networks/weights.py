@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from instapipe.config import Direction, DirectionFile, TranslatorCard
+from instapipe.config import Direction, DirectionFile, GraderFile, TranslatorCard
 from instapipe.errors import OutputError, WeightsError
 from instapipe.networks.cards import CARD, digest
 from instapipe.networks.generator import SetGenerator
@@ -51,9 +51,7 @@ def with_grader(card: TranslatorCard, folder: Path, grader: Path, output: Path) 
 
     Raises OutputError where it exists or cannot be written.
     """
-    card = card.model_copy(
-        update={"name": output.name, "grader": DirectionFile(file=GRADER, sha256=digest(grader), dtype="float16")}
-    )
+    card = card.model_copy(update={"name": output.name, "grader": GraderFile(file=GRADER, sha256=digest(grader))})
     files = {entry.file: folder / entry.file for entry in card.directions.values()}
     return _write_whole(output, card, {**files, GRADER: grader})
 

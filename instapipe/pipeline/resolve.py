@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from instapipe.config import Direction, DirectionFile, SegmenterCard, TranslatorCard
+from instapipe.config import Direction, GraderFile, SegmenterCard, TranslatorCard
 from instapipe.errors import UnknownClass, UsageError, WeightsError
 from instapipe.networks.cards import bundled, direction_of, find_card, find_translator
 from instapipe.pipeline.settings import TranslateSettings
@@ -38,7 +38,7 @@ class Weights:
         return self.card.directions[self.direction].sha256
 
     @property
-    def grader(self) -> DirectionFile | None:
+    def grader(self) -> GraderFile | None:
         """What chooses among several tries; graders know the target alone."""
         fits = self.card.placement == "ground" and self.card.compositing.mode == "matte"
         return self.card.grader if fits and self.direction == "source_to_target" else None

@@ -10,8 +10,9 @@ import numpy as np
 from instapipe import imaging
 from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step, Stopped
+from instapipe.pipeline.records import State, StepRecord
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, State, StepFunction, StepRecord, Surface, Tries
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction, Surface, Tries
 from instapipe.structures import Instances, Mask, Photo, Pixels
 from instapipe.translation.native import Blend
 

@@ -6,7 +6,7 @@ back from the cache is applied like one just made, so a resumed run cannot diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, placed, views
-from instapipe.pipeline.formats import masks_bytes, npz_arrays, npz_bytes, pixels_bytes, read_masks, read_pixels
+from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.native import Blend, blend, distance, extent, in_front, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
-State = NDArray[np.float32]
 _FREEDOMS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _MOST_COVERED = 0.02
 """How much of a new animal may lie over others before it is turned or becomes narrower."""
@@ -32,6 +31,8 @@ _FRONT = 1.1
 
 _SOUND = 1.6
 """An outline with such a grade is good enough: no further view is tried."""
+_COVERING = 3
+"""Grades that are lost where all of an animal lies over others: a larger view is larger in the photo, too."""
 
 
 StepFunction = Callable[[State, NDArray[np.bool_]], tuple[State, State]]
@@ -49,39 +50,6 @@ class Tries:
 
     count: int
     grade: Callable[[State], float]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepRecord:
-    """What one step did; what the cache keeps of it.
-
-    masks: the translated masks, in the photo's frame.  changed: where pixels were allowed to change.
-    patch: uint8 (h, w, 3), the pixels of the box of `changed`.
-    state: float32 (H, W, 3) in [0, 255], where the rollout is one of floats; there is no patch then.
-    """
-
-    masks: tuple[Mask, ...]
-    changed: Mask
-    patch: Pixels | None
-    state: State | None = None
-
-    def files(self) -> dict[str, bytes]:
-        """As files of a cache entry: `masks.npz` (first where pixels changed, then the masks) and the pixels."""
-        files = {"masks.npz": masks_bytes(self.changed.size, [self.changed, *self.masks])}
-        if self.state is not None:
-            files["state.npz"] = npz_bytes({"state": self.state})
-        elif self.patch is not None:
-            files["patch.png"] = pixels_bytes(self.patch)
-        return files
-
-    @classmethod
-    def read(cls, files: Mapping[str, bytes]) -> StepRecord:
-        """From :meth:`files`."""
-        changed, *masks = read_masks(files["masks.npz"])
-        if "state.npz" in files:
-            return cls(tuple(masks), changed, None, npz_arrays(files["state.npz"])["state"])
-        x0, y0, x1, y1 = changed.box
-        return cls(tuple(masks), changed, read_pixels(files["patch.png"], (y1 - y0, x1 - x0)))
 
 
 class Surface(Protocol):
@@ -102,6 +70,20 @@ class Surface(Protocol):
     def preview(self, side: int) -> Pixels:
         """The present state, uint8 (h, w, 3), as it is or with a longer side of `side`, whatever costs less."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """What a generator made of `window`, and the `place` where it belongs.
+
+    raw, mattes: as of StepFunction.  covered: the share of the new animals that lies over others.
+    """
+
+    window: Rectangle
+    place: Rectangle
+    raw: State
+    mattes: State
+    covered: float
 
 
 class NativeSurface:
@@ -131,15 +113,9 @@ class NativeSurface:
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
         size = (self._pixels.shape[0], self._pixels.shape[1])
-        matte = self._settings.compositing.mode == "matte"
-        from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
-        window, raw, mattes = self._made(window, masks, step)
-        place = window
-        if matte and self._placement == "ground":
-            place, mirrored = self._place(window, masks, mattes, from_front)
-            if mirrored:
-                raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
-        x0, y0, x1, y1 = region = inside(hull(window, place), size)
+        made = self._best(window, masks, step)
+        place, mattes = made.place, made.mattes
+        x0, y0, x1, y1 = region = inside(hull(made.window, place), size)
         where = np.s_[y0:y1, x0:x1]
         old = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
         for mask in masks:
@@ -147,7 +123,7 @@ class NativeSurface:
         blended, changed = blend(
             self._pixels[where],
             old,
-            raw,
+            made.raw,
             mattes,
             self._settings,
             place=(place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0),
@@ -155,41 +131,51 @@ class NativeSurface:
             painted=self._painted[where],
             animals=None if self._animals is None else self._animals[where],
         )
-        hidden = Mask.from_crop(size, (x0, y0), in_front(self._painted[where], old)) if matte else None
+        hidden = Mask.from_crop(size, (x0, y0), in_front(self._painted[where], old)) if self._matte else None
         there = Mask.from_crop(size, (x0, y0), changed)
         cx0, cy0, cx1, cy1 = there.box
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
         return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch)
 
-    def _made(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[Rectangle, State, State]:
-        """What the generator makes of the instances in `window`: of several tries the best, with its own window."""
+    def _best(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> _Made:
+        """What the generator makes of the instances in `window`; of several tries what is sound and covers least."""
+        from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
         if self._tries is None:
-            return window, *self._generated(window, masks, step)
-        best: tuple[float, Rectangle, State, State] | None = None
+            return self._made(window, masks, step, from_front)
+        best: tuple[float, _Made] | None = None
         for view in views(window, self._tries.count):
-            raw, mattes = self._generated(view, masks, step)
-            grade = self._tries.grade(mattes)
-            if best is None or grade > best[0]:
-                best = grade, view, raw, mattes
-            if grade >= _SOUND:
+            made = self._made(view, masks, step, from_front)
+            worth = self._tries.grade(made.mattes) - _COVERING * made.covered
+            if best is None or worth > best[0]:
+                best = worth, made
+            if worth >= _SOUND:
                 break
         assert best is not None
-        return best[1:]
+        return best[1]
 
-    def _generated(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[State, State]:
-        """The generator's image of `window` and its mattes, without slivers."""
+    def _made(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction, from_front: bool) -> _Made:
+        """The generator's image of `window` and its mattes, without slivers, where they belong."""
         model_size = self._model_size or (window[3] - window[1], window[2] - window[0])
         shown = np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
         raw, mattes = step(seen(self._pixels, masks, window, model_size).astype(np.float32), shown)
-        if self._settings.compositing.mode == "matte":
+        if self._matte:
             olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
-        return raw, mattes
+        if not self._matte or self._placement != "ground":
+            return _Made(window, window, raw, mattes, 0)
+        place, mirrored, covered = self._place(window, masks, mattes, from_front)
+        if mirrored:
+            raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
+        return _Made(window, place, raw, mattes, covered)
+
+    @property
+    def _matte(self) -> bool:
+        return self._settings.compositing.mode == "matte"
 
     def _place(
         self, window: Rectangle, masks: Sequence[Mask], mattes: State, from_front: bool
-    ) -> tuple[Rectangle, bool]:
-        """Where the new animals belong, and whether they are turned to look the other way.
+    ) -> tuple[Rectangle, bool, float]:
+        """Where the new animals belong, whether they are turned to look the other way, and what share covers others.
 
         In their own proportions, or as much narrower as their neighbours ask. What was seen from the front looks to
         the side where there is room.
@@ -197,7 +183,7 @@ class NativeSurface:
         size = (self._pixels.shape[0], self._pixels.shape[1])
         content = extent(mattes)
         if content is None:
-            return window, False
+            return window, False, 0
         left, top, right, bottom = content
         turned = (1 - right, top, 1 - left, bottom)
         ways = ((False, content), (True, turned)) if from_front else ((False, content),)
@@ -216,9 +202,9 @@ class NativeSurface:
             shape = new[:, ::-1] if mirrored else new
             over.append(int((shrink_mask(rest.window(place), new.shape) & shape).sum()))
             if over[-1] <= _MOST_COVERED * new.sum():
-                return place, mirrored
-        narrowest = len(tries) - len(ways)
-        return tries[min(range(narrowest, len(tries)), key=over.__getitem__)]
+                return place, mirrored, over[-1] / max(1, new.sum())
+        chosen = min(range(len(tries) - len(ways), len(tries)), key=over.__getitem__)  # of the narrowest
+        return *tries[chosen], over[chosen] / max(1, new.sum())
 
     def apply(self, record: StepRecord) -> None:
         x0, y0, x1, y1 = record.changed.box
