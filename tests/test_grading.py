@@ -88,7 +88,7 @@ def masks(tmp_path: Path) -> Path:
 def test_a_grader_tells_animals_apart_that_it_never_saw(grader: Grader) -> None:
     unseen = graded(40, seed=1)
     with torch.inference_mode():
-        said = np.array([grader.mean(matte[None].astype(np.float32) / 255) for matte in unseen.outputs.mattes])
+        said = np.array([grader.grade(matte[None].astype(np.float32) / 255) for matte in unseen.outputs.mattes])
     assert spearman(said, unseen.grades) > 0.8
     assert grader.form.agreement > 0.8, "measured on photos that were left out"
     assert grader.form.outputs == 80
@@ -114,19 +114,19 @@ def test_a_file_holds_the_grader(grader: Grader, grader_file: Path) -> None:
     assert read.form.outputs == grader.form.outputs
     assert read.form.agreement == pytest.approx(grader.form.agreement, abs=1e-4)
     mattes = graded(6, seed=2).outputs.mattes.astype(np.float32) / 255
-    assert read.mean(mattes) == pytest.approx(grader.mean(mattes), abs=2e-3)
-    assert read.mean(mattes) == pytest.approx(np.mean([read.mean(matte[None]) for matte in mattes]), abs=1e-4)
+    assert read.grade(mattes) == pytest.approx(grader.grade(mattes), abs=2e-3)
+    assert read.grade(mattes) == pytest.approx(min(read.grade(matte[None]) for matte in mattes), abs=1e-4)
 
 
 def test_a_grade_is_the_same_wherever_an_animal_stands(grader: Grader) -> None:
     """And whichever way it looks, and at whatever size the model works."""
     for seed in range(4):
         matte = animal(np.random.default_rng(seed), sound=bool(seed % 2)).astype(np.float32) / 255
-        grade = grader.mean(matte[None])
-        assert grader.mean(matte[None, :, ::-1]) == pytest.approx(grade, abs=1e-4)
-        assert grader.mean(np.roll(matte, (2, -9), (0, 1))[None]) == pytest.approx(grade, abs=1e-4)
+        grade = grader.grade(matte[None])
+        assert grader.grade(matte[None, :, ::-1]) == pytest.approx(grade, abs=1e-4)
+        assert grader.grade(np.roll(matte, (2, -9), (0, 1))[None]) == pytest.approx(grade, abs=1e-4)
         larger = cv2.resize(matte, (128, 128), interpolation=cv2.INTER_LINEAR)
-        assert grader.mean(larger[None]) == pytest.approx(grade, abs=0.35)
+        assert grader.grade(larger[None]) == pytest.approx(grade, abs=0.35)
 
 
 def test_an_outline_fills_its_square() -> None:
@@ -245,6 +245,28 @@ def test_of_several_tries_the_best_stays(grades: dict[int, float], best: int, tr
     assert np.array_equal(chosen.masks[0].crop, expected.masks[0].crop)
 
 
+def test_a_speck_is_not_chosen_for_its_grade() -> None:
+    """The second try makes almost nothing of the sheep; a grader that has never seen a speck likes it."""
+    mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
+    window = Framing(1.35, 1.8, 0, "ground").window([mask.box])
+    blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
+    made = []
+
+    def step(
+        pixels: NDArray[np.float32], shown: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        matte = np.zeros((1, 32, 32), np.float32)
+        side = 20 if not made else 2
+        matte[:, 28 - side : 28, 16 - side // 2 : 16 + side // 2] = 1
+        made.append(side)
+        return np.full((32, 32, 3), 200, np.float32), matte
+
+    tries = Tries(3, lambda mattes: 0.1 if mattes.sum() > 100 else 2.0)
+    record = NativeSurface(worlds.photo_pixels(), (32, 32), blend, None, "ground", tries).run(window, [mask], step)
+    assert made == [20, 2, 2], "nor does it end the search"
+    assert record.masks[0].area > mask.area / 4
+
+
 def test_what_covers_others_is_worth_less() -> None:
     """The second try has the better outline, but lies over a neighbour that the first leaves alone."""
     pixels = worlds.photo_pixels()
@@ -311,6 +333,14 @@ def test_sheets_grades_grader_translation(
     assert many["steps_from_cache"] == 0
     (again,) = cli(*call, "--weights", tmp_path / "with", "--tries", len(VIEWS), "-o", "again.png").json
     assert again["steps_from_cache"] == 3, "all views there are is what happens without --tries"
+    # Other networks' grader, or none: a folder's pictures are not those of before.
+    reports = [json.loads(Path(made["report"]).read_text())["result"]["weights"] for made in (one, many)]
+    assert reports[0]["grader"] is None
+    assert reports[1]["grader"] == json.loads((tmp_path / "with" / "card.json").read_text())["grader"]["sha256"]
+    folder = ("translate", photo.parent / "meadow.png", photo, *call[2:], "-o", tmp_path / "all")
+    for weights, earlier in ((ground_weights, False), (tmp_path / "with", False), (tmp_path / "with", True)):
+        done = cli(*folder, "--weights", weights).json
+        assert [each["earlier"] for each in done] == [earlier] * len(done)
     damaged = bytearray((tmp_path / "with" / "grader.safetensors").read_bytes())
     damaged[-1] ^= 1
     (tmp_path / "with" / "grader.safetensors").write_bytes(damaged)
@@ -355,4 +385,4 @@ def test_tries_need_a_grader(
     assert "no grader" in ran.err
     ran = cli("grade", "attach", grader_file, "--weights", whole_weights, "-o", "with")
     assert ran.code == 2
-    assert "no outline on the ground" in ran.err
+    assert "have nothing to grade" in ran.err

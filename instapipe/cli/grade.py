@@ -42,6 +42,8 @@ def sheets_command(
     from instapipe.training.grading import ANSWERS
     from instapipe.training.to_grade import OutputsToGrade, write_to_grade
 
+    if (output / ANSWERS).exists():
+        raise UsageError(f"{str(output / ANSWERS)!r} is there already: grades are never overwritten, choose another")
     card, folder = find_card(weights, "translator")
     label = label or card.source
     if label == card.target and "target_to_source" in card.directions:
@@ -96,11 +98,10 @@ def attach_command(
     """Copy weights and give them a grader: translations try several views of each instance, the best outline stays."""
     from instapipe.networks.cards import find_card
     from instapipe.networks.grader import read_grader
-    from instapipe.networks.weights import with_grader
+    from instapipe.networks.weights import check_gradable, with_grader
 
     card, folder = find_card(weights, "translator")
-    if card.placement != "ground" or card.compositing.mode != "matte":
-        raise UsageError(f"weights {card.name!r} paint no outline on the ground of a window: there is nothing to grade")
+    check_gradable(card)
     read_grader(grader)
     with_grader(card, folder, grader, output)
     typer.echo(f"{output}: instapipe translate --weights {output}; --tries 1 leaves the grader out")

@@ -106,7 +106,7 @@ def placed(
     tall = (1 - BELOW - content[1]) * height
     fitted = min(1.0, max(LEAST_FITTED, feet * (1 - ABOVE) / tall)) if tall > 0 else 1.0
     height *= fitted
-    narrow = (x1 - x0) / (y1 - y0)
+    narrow = min(1.0, (x1 - x0) / (y1 - y0))
     width = height * (narrow + freedom * (1 - narrow))
     left, right = middle + (content[0] - 0.5) * width, middle + (content[2] - 0.5) * width
     if right - left <= size[1]:

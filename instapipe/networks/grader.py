@@ -130,10 +130,10 @@ class Grader(nn.Module):
         return grades
 
     @torch.inference_mode()
-    def mean(self, mattes: NDArray[np.float32]) -> float:
-        """The mean grade of mattes, float32 (n, h, w) in [0, 1]."""
+    def grade(self, mattes: NDArray[np.float32]) -> float:
+        """The grade of the worst of some mattes, float32 (n, h, w) in [0, 1]."""
         shown = np.stack([outline(matte, self.form.side) for matte in mattes])
-        return float(self(torch.from_numpy(shown[:, None]).to(self.weight.device)).mean())
+        return float(self(torch.from_numpy(shown[:, None]).to(self.weight.device)).min())
 
     def write(self, path: Path) -> None:
         """One safetensors file, the trunk in 8 bits, whole or not at all. Raises OutputError."""

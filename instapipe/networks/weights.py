@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from instapipe.config import Direction, DirectionFile, GraderFile, TranslatorCard
-from instapipe.errors import OutputError, WeightsError
+from instapipe.errors import OutputError, UsageError, WeightsError
 from instapipe.networks.cards import CARD, digest
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.official import generator_from_official, read_state_dict
@@ -44,6 +44,16 @@ def load_generator(card: TranslatorCard, folder: Path, direction: Direction, dev
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(f"{str(path)!r} does not fit its card: {' '.join(str(error).split())[:200]}") from error
     return generator.to(device).eval().requires_grad_(False)
+
+
+def check_gradable(card: TranslatorCard) -> None:
+    """Raises UsageError where what the weights make has no outline that a grader could choose."""
+    fits = card.placement == "ground" and card.compositing.mode == "matte" and card.masks == "instances"
+    if not fits or card.size is None or card.size[0] != card.size[1]:
+        raise UsageError(
+            f"weights {card.name!r} have nothing to grade: that needs square windows with placement: ground and "
+            "compositing by mattes"
+        )
 
 
 def with_grader(card: TranslatorCard, folder: Path, grader: Path, output: Path) -> TranslatorCard:

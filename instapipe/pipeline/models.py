@@ -94,7 +94,7 @@ class Models:
         return self.call(run)
 
     def grade(self, weights: Weights, mattes: NDArray[np.float32]) -> float:
-        """What the weights' grader says of mattes, float32 (n, h, w) in [0, 1]: the mean, 0 broken to 2 sound.
+        """What the weights' grader says of mattes, float32 (n, h, w) in [0, 1]: the worst's, 0 broken to 2 sound.
 
         Raises WeightsError where its file has gone.
         """
@@ -107,7 +107,7 @@ class Models:
                 from instapipe.networks.grader import load_grader
 
                 self._grader = load_grader(weights.grader, weights.folder, resolve_device(self._device))
-            return self._grader.mean(mattes)
+            return self._grader.grade(mattes)
 
         return self.call(run)
 

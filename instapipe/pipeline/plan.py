@@ -91,7 +91,8 @@ def plan_steps(
         "seam": settings.seam if settings.background == "exact" else None,
     }
     if layout.tries > 1 and weights.grader is not None:
-        region["tries"] = {"count": layout.tries, "grader": weights.grader.sha256}
+        tried = [list(view) for view in VIEWS[: layout.tries]]
+        region["tries"] = {"views": tried, "grader": weights.grader.sha256}
     steps: list[Step] = []
     windows: list[Rectangle] = []
     masks: list[list[str]] = []

@@ -40,7 +40,8 @@ class Weights:
     @property
     def grader(self) -> GraderFile | None:
         """What chooses among several tries; graders know the target alone."""
-        fits = self.card.placement == "ground" and self.card.compositing.mode == "matte"
+        card = self.card
+        fits = card.placement == "ground" and card.compositing.mode == "matte" and card.masks == "instances"
         return self.card.grader if fits and self.direction == "source_to_target" else None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -82,6 +83,8 @@ def resolve_weights(settings: TranslateSettings, store: Store) -> Weights:
             raise
         card, folder, gone = TranslatorCard.model_validate(recalled), None, error
     weights = Weights(card, _direction(card, settings), folder, gone)
+    if (settings.tries or 1) > 1 and settings.region == "whole":
+        raise UsageError(f"--tries {settings.tries}: with --region whole there is one view of a photo")
     if (settings.tries or 1) > 1 and weights.grader is None:
         raise UsageError(
             f"--tries {settings.tries}: weights {card.name!r} have no grader to choose {settings.target!r} by"

@@ -106,6 +106,11 @@ class Runner:
     def _measure(self) -> dict[str, str]:
         return self._models.choose_engine(self.weights, self.settings.engine, self.settings.precision)
 
+    @property
+    def _grader(self) -> str | None:
+        """The digest of what chooses among several tries, where there may be several."""
+        return self.weights.grader.sha256 if self.weights.grader is not None and self.settings.tries != 1 else None
+
     def segmenter(self) -> Found:
         """The segmenter for photos without masks. Raises UnknownClass, UsageError."""
         with self._lock:
@@ -125,6 +130,7 @@ class Runner:
         return {
             "settings": self.settings.model_dump(mode="json", exclude={"weights", "segmenter", "device"}),
             "weights": self.weights.fingerprint(),
+            "grader": self._grader,
             "engine": self.engine,
             "segmentation": {"masks": record.digest} if record is not None else self.segmenter().fingerprint,
             "versions": VERSIONS,
@@ -249,6 +255,7 @@ class Runner:
                 "name": self.weights.card.name,
                 "direction": self.weights.direction,
                 "sha256": self.weights.sha256,
+                "grader": self._grader,
             },
             "engine": self.engine,
             "settings": settings,

@@ -6,6 +6,7 @@ back from the cache is applied like one just made, so a resumed run cannot diffe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -31,6 +32,8 @@ _FRONT = 1.1
 
 _SOUND = 1.6
 """An outline with such a grade is good enough: no further view is tried."""
+_LEAST_LEFT = 0.25
+"""A new animal of less than this share of the old one's area is taken only where every try is as small."""
 _COVERING = 3
 """Grades that are lost where all of an animal lies over others: a larger view is larger in the photo, too."""
 
@@ -115,7 +118,7 @@ class NativeSurface:
         size = (self._pixels.shape[0], self._pixels.shape[1])
         made = self._best(window, masks, step)
         place, mattes = made.place, made.mattes
-        x0, y0, x1, y1 = region = inside(hull(made.window, place), size)
+        x0, y0, x1, y1 = region = inside(reduce(hull, (window, made.window, place)), size)
         where = np.s_[y0:y1, x0:x1]
         old = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
         for mask in masks:
@@ -145,7 +148,10 @@ class NativeSurface:
         best: tuple[float, _Made] | None = None
         for view in views(window, self._tries.count):
             made = self._made(view, masks, step, from_front)
-            worth = self._tries.grade(made.mattes) - _COVERING * made.covered
+            # A speck has no legs that could be wrong: what became of the animal is not to be chosen for that.
+            there = all(_area(matte, made.place) >= _LEAST_LEFT * sum(mask.area for mask in masks) / len(made.mattes)
+                        for matte in made.mattes)  # fmt: skip
+            worth = self._tries.grade(made.mattes) - _COVERING * made.covered if there else -math.inf
             if best is None or worth > best[0]:
                 best = worth, made
             if worth >= _SOUND:
@@ -289,6 +295,11 @@ class ModelSurface:
             mixed = weight * plane + (1 - weight) * out[:, :, channel]
             out[:, :, channel] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         return out
+
+
+def _area(matte: State, place: Rectangle) -> float:
+    """Pixels of the photo that a matte covers, put into `place`."""
+    return float((matte >= 0.5).mean() * (place[2] - place[0]) * (place[3] - place[1]))
 
 
 def _each(

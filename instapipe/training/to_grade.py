@@ -14,9 +14,9 @@ from instapipe.config import Direction, TranslatorCard
 from instapipe.data.domains import Cutting, cut_samples, derive
 from instapipe.data.photos import AnnotatedPhoto
 from instapipe.data.samples import Crop, Sample, sample_batch
-from instapipe.errors import DataError, UsageError
+from instapipe.errors import DataError
 from instapipe.imaging import encode_image, write_atomically
-from instapipe.networks.weights import load_generator
+from instapipe.networks.weights import check_gradable, load_generator
 from instapipe.structures import Pixels
 from instapipe.training.grading import ANSWERS, Outputs
 from instapipe.translation.native import without_slivers
@@ -24,7 +24,7 @@ from instapipe.translation.step import translate_step
 
 COLUMNS, ROWS, SIDE = 8, 6, 160
 _ROOM = 1.16
-"""Windows are cut larger by that, and views of them taken at random."""
+"""Windows are read so much finer than the model sees them, and views of them taken at random."""
 _LEAST_VIEW = 0.88
 _GREY = 128
 
@@ -36,8 +36,8 @@ class OutputsToGrade:
         self, card: TranslatorCard, folder: Path, direction: Direction, *, views: int, most: int, seed: int
     ) -> None:
         """views: crops of each instance's window.  most: outputs in all. Raises WeightsError, UsageError."""
-        if card.size is None or card.size[0] != card.size[1] or card.compositing.mode != "matte":
-            raise UsageError(f"weights {card.name!r} work on whole photos: outlines are graded of windows with mattes")
+        check_gradable(card)
+        assert card.size is not None
         self.card, self.views, self.most, self.seed = card, views, most, seed
         self.generator = load_generator(card, folder, direction)
         size = card.size[0]
@@ -56,7 +56,7 @@ class OutputsToGrade:
                 for _ in range(self.views):
                     if count == self.most:
                         return
-                    yield *self._translated(sample, rng), sample.photo
+                    yield *self._translated(sample, rng), Path(photos[place].origin).name
                     count += 1
 
     @torch.inference_mode()
@@ -68,7 +68,9 @@ class OutputsToGrade:
 
         batch = sample_batch([sample], view, rng, size=self.cutting.size, max_instances=1, order="largest")
         step = translate_step(self.generator, batch.image, batch.masks, batch.valid, self.card.compositing)
-        matte = without_slivers(step.matte[0, 0].numpy(), batch.masks[0, 0].numpy() > 0)
+        # As translations are graded: the generator's own matte, not the one that training softens.
+        painted = np.asarray((step.masks[0, 0].numpy() + 1) / 2, dtype=np.float32)
+        matte = without_slivers(painted, batch.masks[0, 0].numpy() > 0)
         raw = step.raw[0].permute(1, 2, 0).numpy() * np.float32(127.5) + np.float32(127.5)
         return np.rint(matte * 255).astype(np.uint8), tile(raw, matte)
 
@@ -94,12 +96,10 @@ def tile(raw: NDArray[np.float32], matte: NDArray[np.float32]) -> Pixels:
 def write_to_grade(folder: Path, made: Sequence[tuple[NDArray[np.uint8], Pixels, str]], seed: int) -> list[Path]:
     """The outputs, shuffled: `outputs.npz`, an empty `grades.csv`, and numbered sheets, whose paths it gives.
 
-    Raises DataError where nothing was made, UsageError where `folder` holds grades already.
+    Raises DataError where nothing was made.
     """
     if not made:
         raise DataError("no instance to translate is large enough, whole and alone enough to be graded")
-    if (folder / ANSWERS).exists():
-        raise UsageError(f"{str(folder / ANSWERS)!r} is there already: grades are never overwritten, choose another")
     order = np.random.default_rng(seed).permutation(len(made))
     shuffled = [made[place] for place in order]
     Outputs(np.stack([matte for matte, _, _ in shuffled]), tuple(photo for *_, photo in shuffled)).write(folder)
