@@ -252,9 +252,7 @@ def test_a_speck_is_not_chosen_for_its_grade() -> None:
     blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
     made = []
 
-    def step(
-        pixels: NDArray[np.float32], shown: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def step(pixels: NDArray[np.float32], shown: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         matte = np.zeros((1, 32, 32), np.float32)
         side = 20 if not made else 2
         matte[:, 28 - side : 28, 16 - side // 2 : 16 + side // 2] = 1
