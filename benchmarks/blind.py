@@ -20,7 +20,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from instapipe.evaluation.arms import GIVEN, Translating
 from instapipe.evaluation.features import cut_out
@@ -29,13 +28,13 @@ from instapipe.pipeline.models import Models
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Store
 from instapipe.structures import Pixels
+from instapipe.training.to_grade import COLUMNS, ROWS, sheet
 from instapipe.verdict.dataset import LabelledPhoto, read_coco
 from instapipe.verdict.intervals import Share
 from instapipe.verdict.matching import LEAST_SIDE
 
 NAMES = ("sheep", "horse", "cow", "elephant", "zebra", "giraffe", "broken")
 RESULTS = Path(__file__).parent / "results"
-COLUMNS, ROWS, SIDE = 8, 6, 160
 
 
 def outputs(photos: list[LabelledPhoto], source: str, target: str, weights: str | None) -> tuple[list[Pixels], str]:
@@ -52,18 +51,6 @@ def outputs(photos: list[LabelledPhoto], source: str, target: str, weights: str 
                 if after is not None and after.area and max(x1 - x0, y1 - y0) >= LEAST_SIDE:
                     crops.append(cut_out(case.after, after))
         return crops, str(translating.weights()["name"])
-
-
-def sheet(crops: list[tuple[int, Pixels]]) -> NDArray[np.uint8]:
-    """Numbered crops, eight in a row."""
-    tiles = []
-    for number, crop in crops:
-        tile = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-        tiles.append(
-            cv2.putText(tile, str(number), (3, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 0), 1, cv2.LINE_AA)
-        )
-    tiles += [np.full((SIDE, SIDE, 3), 128, np.uint8)] * (-len(tiles) % COLUMNS)
-    return np.vstack([np.hstack(tiles[n : n + COLUMNS]) for n in range(0, len(tiles), COLUMNS)])
 
 
 def make(data: Path, pairs: list[str], weights: str | None, folder: Path, most: int, seed: int) -> None:

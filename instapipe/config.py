@@ -131,6 +131,11 @@ class TranslatorCard(Card):
         None, description="what chooses, by outline, among several tries of `source_to_target`; none: nothing does"
     )
 
+    @property
+    def paints_outlines(self) -> bool:
+        """Whether each instance gets an outline of its own, feet on the ground: what a grader can choose by."""
+        return self.placement == "ground" and self.compositing.mode == "matte" and self.masks == "instances"
+
 
 class SegmenterCard(Card):
     """What there is to know about a segmenter's weights."""

@@ -84,8 +84,7 @@ def explain(
         config, size=size, keep=keep, drop=drop, source=source, target=target, weights=weights, segmenter=segmenter,
         region=region, background=background, seam=seam, device=device, engine=engine, precision=precision,
         instances_per_step=instances_per_step, tries=tries, max_instances=max_instances, score=score,
-        min_area=min_area, order=order,
-        seed=seed,
+        min_area=min_area, order=order, seed=seed,
     )  # fmt: skip
     root = cache.expanduser() if cache is not None else default_root()
     for verdict in explained(settings, root, photo, masks):

@@ -38,7 +38,7 @@ def sheets_command(
     from rich.progress import track
 
     from instapipe.data.photos import read_photos
-    from instapipe.networks.cards import find_card
+    from instapipe.networks.cards import direction_of, find_card
     from instapipe.training.grading import ANSWERS
     from instapipe.training.to_grade import OutputsToGrade, write_to_grade
 
@@ -46,10 +46,9 @@ def sheets_command(
         raise UsageError(f"{str(output / ANSWERS)!r} is there already: grades are never overwritten, choose another")
     card, folder = find_card(weights, "translator")
     label = label or card.source
-    if label == card.target and "target_to_source" in card.directions:
-        making = OutputsToGrade(card, folder, "target_to_source", views=views, most=count, seed=seed)
-    else:
-        making = OutputsToGrade(card, folder, "source_to_target", views=views, most=count, seed=seed)
+    # Any class may be tried with the weights; only their target has a way back.
+    way = direction_of(card, label, card.source) or "source_to_target"
+    making = OutputsToGrade(card, folder, way, views=views, most=count, seed=seed)
     console = Console()
     photos = read_photos(data, label, masks=masks)
     shown = track(making(photos), "translating", total=count, console=console, transient=True)
@@ -68,6 +67,7 @@ def fit_command(
     from rich.console import Console
     from rich.progress import Progress
 
+    from instapipe.networks.grader import GRADES
     from instapipe.training.grading import fit_grader, read_graded
 
     if output.suffix != ".safetensors":
@@ -80,7 +80,7 @@ def fit_command(
         bar = bars.add_task("looking")
         grader = fit_grader(graded, progress=lambda done, total: bars.update(bar, completed=done, total=total))
     grader.write(output)
-    counts = [int(sum((each.grades == grade).sum() for each in graded)) for grade in (0, 1, 2)]
+    counts = [int(sum((each.grades == grade).sum() for each in graded)) for grade in GRADES]
     console.print(
         f"{output}: {grader.form.outputs} outputs ({counts[0]} broken, {counts[1]} doubtful, {counts[2]} sound); "
         f"rank correlation with grades of photos left out: {grader.form.agreement:.2f}",

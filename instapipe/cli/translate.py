@@ -75,8 +75,7 @@ def command(
         config, size=size, keep=keep, drop=drop, source=source, target=target, weights=weights, segmenter=segmenter,
         region=region, background=background, seam=seam, device=device, engine=engine, precision=precision,
         instances_per_step=instances_per_step, tries=tries, max_instances=max_instances, score=score,
-        min_area=min_area, order=order,
-        seed=seed,
+        min_area=min_area, order=order, seed=seed,
     )  # fmt: skip
     make = ask.runner_maker(verify, judge)
     store = ask.open_store(cache)

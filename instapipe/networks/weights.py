@@ -48,8 +48,7 @@ def load_generator(card: TranslatorCard, folder: Path, direction: Direction, dev
 
 def check_gradable(card: TranslatorCard) -> None:
     """Raises UsageError where what the weights make has no outline that a grader could choose."""
-    fits = card.placement == "ground" and card.compositing.mode == "matte" and card.masks == "instances"
-    if not fits or card.size is None or card.size[0] != card.size[1]:
+    if not card.paints_outlines or card.size is None or card.size[0] != card.size[1]:
         raise UsageError(
             f"weights {card.name!r} have nothing to grade: that needs square windows with placement: ground and "
             "compositing by mattes"

@@ -40,9 +40,8 @@ class Weights:
     @property
     def grader(self) -> GraderFile | None:
         """What chooses among several tries; graders know the target alone."""
-        card = self.card
-        fits = card.placement == "ground" and card.compositing.mode == "matte" and card.masks == "instances"
-        return self.card.grader if fits and self.direction == "source_to_target" else None
+        there = self.direction == "source_to_target"
+        return self.card.grader if there and self.card.paints_outlines else None
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the weights that changes a step's result. The card's prose is not among it."""

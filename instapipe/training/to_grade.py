@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -93,6 +93,17 @@ def tile(raw: NDArray[np.float32], matte: NDArray[np.float32]) -> Pixels:
     return np.asarray(cv2.warpAffine(clipped, place, (SIDE, SIDE), borderValue=(_GREY,) * 3), dtype=np.uint8)
 
 
+def sheet(crops: Iterable[tuple[int, Pixels]]) -> Pixels:
+    """Numbered crops, uint8 (S, S, 3) each, :data:`COLUMNS` in a row, at SIDE pixels."""
+    tiles = []
+    for number, crop in crops:
+        picture = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        where = (3, 15)
+        tiles.append(cv2.putText(picture, str(number), where, 0, 0.5, (255, 255, 0), 1, cv2.LINE_AA))
+    tiles += [np.full((SIDE, SIDE, 3), _GREY, np.uint8)] * (-len(tiles) % COLUMNS)
+    return np.vstack([np.hstack(tiles[k : k + COLUMNS]) for k in range(0, len(tiles), COLUMNS)])
+
+
 def write_to_grade(folder: Path, made: Sequence[tuple[NDArray[np.uint8], Pixels, str]], seed: int) -> list[Path]:
     """The outputs, shuffled: `outputs.npz`, an empty `grades.csv`, and numbered sheets, whose paths it gives.
 
@@ -106,14 +117,9 @@ def write_to_grade(folder: Path, made: Sequence[tuple[NDArray[np.uint8], Pixels,
     sheets = []
     per_sheet = COLUMNS * ROWS
     for first in range(0, len(shuffled), per_sheet):
-        tiles = []
-        for number, (_, picture, _) in enumerate(shuffled[first : first + per_sheet], start=first):
-            where = (3, 15)
-            tiles.append(cv2.putText(picture.copy(), str(number), where, 0, 0.5, (255, 255, 0), 1, cv2.LINE_AA))
-        tiles += [np.full((SIDE, SIDE, 3), _GREY, np.uint8)] * (-len(tiles) % COLUMNS)
-        rows = [np.hstack(tiles[k : k + COLUMNS]) for k in range(0, len(tiles), COLUMNS)]
+        numbered = enumerate((picture for _, picture, _ in shuffled[first : first + per_sheet]), start=first)
         sheets.append(folder / f"sheet-{first // per_sheet + 1:02d}.png")
-        write_atomically(sheets[-1], encode_image(np.vstack(rows), ".png"))
+        write_atomically(sheets[-1], encode_image(sheet(numbered), ".png"))
     lines = "".join(f"{number},\n" for number in range(len(shuffled)))
     write_atomically(folder / ANSWERS, f"number,grade\n{lines}".encode())
     return sheets
