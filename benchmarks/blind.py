@@ -1,6 +1,7 @@
 """A blind look: crops of sources, real targets and outputs, shuffled, to be named one by one.
 
     python benchmarks/blind.py make --data FOLDER --pairs sheep:giraffe horse:giraffe --output out/blind
+    python benchmarks/blind.py make --data FOLDER --pairs sheep:giraffe --weights ONE OTHER  # in one shuffle
     python benchmarks/blind.py score out/blind --answers answers.csv
 
 `make` translates the held-out photos of FOLDER (`instances_val.json`, given masks) and writes sheets of numbered crops,
@@ -53,8 +54,8 @@ def outputs(photos: list[LabelledPhoto], source: str, target: str, weights: str 
         return crops, str(translating.weights()["name"])
 
 
-def make(data: Path, pairs: list[str], weights: str | None, folder: Path, most: int, seed: int) -> None:
-    """Write the sheets and the key."""
+def make(data: Path, pairs: list[str], weights: list[str | None], folder: Path, most: int, seed: int) -> None:
+    """Write the sheets and the key. weights: by each of them; None: those that translate would take."""
     rng = np.random.default_rng(seed)
     listed = read_coco(data / "instances_val.json", data / "images")
     pool: list[tuple[str, str, Pixels]] = []
@@ -71,9 +72,10 @@ def make(data: Path, pairs: list[str], weights: str | None, folder: Path, most: 
         source, _, target = pair.partition(":")
         photos = [photo for photo in listed if source in photo.instances.labels]
         draw("source", source, flat(crops_of(photos, source)))
-        crops, name = outputs(photos, source, target, weights)
-        used.add(name)
-        draw("output", pair, crops)
+        for one in weights:
+            crops, name = outputs(photos, source, target, one)
+            used.add(name)
+            draw("output", pair if len(weights) == 1 else f"{pair} {name}", crops)
     order = rng.permutation(len(pool))
     (folder / "key").mkdir(parents=True, exist_ok=True)
     per_sheet = COLUMNS * ROWS
@@ -118,7 +120,7 @@ def main() -> None:
     making = commands.add_parser("make")
     making.add_argument("--data", type=Path, required=True)
     making.add_argument("--pairs", nargs="+", default=["sheep:giraffe", "horse:giraffe"])
-    making.add_argument("--weights", default=None)
+    making.add_argument("--weights", nargs="+", default=[None], help="several: how an observer is asked moves shares")
     making.add_argument("--output", type=Path, default=Path("out/blind"))
     making.add_argument("--most", type=int, default=40, help="crops of each kind")
     making.add_argument("--seed", type=int, default=0)

@@ -18,14 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from instapipe.config import CompositingConfig
+from instapipe.config import CompositingConfig, GeneratorConfig
 from instapipe.errors import DataError, WeightsError
-from instapipe.imaging.windows import BELOW, MOST_WIDENED, VIEWS, Framing, views
+from instapipe.imaging.windows import BELOW, MOST_TRIES, MOST_WIDENED, TRIES, VIEWS, Framing, views
+from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader, outline, read_grader
-from instapipe.pipeline.surfaces import NativeSurface, StepFunction, Tries
+from instapipe.pipeline.surfaces import NativeSurface, Tries
 from instapipe.structures import Mask
 from instapipe.training.grading import Graded, Outputs, fit_grader, read_graded, spearman
+from instapipe.translation.again import StepFunction, Turn, round_trip
 from instapipe.translation.native import Blend
+from instapipe.translation.step import translate_step
 
 GROUND = {"placement": "ground", "window_scale": 1.35, "window_height_scale": 1.8, "least_aspect": 1.2}
 PAIR = ("--source", "sheep", "--target", "giraffe")
@@ -185,22 +188,31 @@ def test_too_little_to_learn_from(tmp_path: Path) -> None:
 
 
 @given(
-    st.tuples(*[st.integers(0, 400)] * 2, *[st.integers(12, 300)] * 2), st.integers(1, len(VIEWS)),
-    st.sampled_from([0.0, 1.2]),
+    st.tuples(*[st.integers(0, 400)] * 2, *[st.integers(12, 300)] * 2), st.integers(1, MOST_TRIES),
+    st.sampled_from([0.0, 1.2]), st.booleans(),
 )  # fmt: skip
-def test_views_stand_on_the_same_feet(part: tuple[int, int, int, int], count: int, least: float) -> None:
+def test_views_stand_on_the_same_feet(part: tuple[int, int, int, int], tries: int, least: float, trips: bool) -> None:
     x, y, w, h = part
     window = Framing(1.35, 1.8, least, "ground").window([(x, y, x + w, y + h)])
-    found = views(window, count)
-    assert found[0] == window
-    assert len(found) <= count
-    assert len(set(found)) == len(found)
-    for x0, y0, x1, y1 in found:
+    found = views(window, tries, trips)
+    assert found[0][0] == window
+    assert sum(1 + more for _, more in found) <= tries
+    assert trips or not any(more for _, more in found)
+    assert len({view for view, _ in found}) == len(found)
+    for (x0, y0, x1, y1), _ in found:
         assert abs((y1 - BELOW * (y1 - y0)) - (y + h)) <= 2
         assert abs((x0 + x1) - (window[0] + window[2])) <= 2
         shown = (y1 - y0) / (x1 - x0)
         before = (window[3] - window[1]) / (window[2] - window[0])
         assert before * 0.8 <= shown <= max(before, MOST_WIDENED) * 1.05
+
+
+def test_so_many_tries() -> None:
+    """Windows and their round trips, or windows alone: as many as asked for, in the order of VIEWS."""
+    window = Framing(1.35, 1.8, 1.2, "ground").window([(50, 80, 350, 290)])
+    assert [trips for _, trips in views(window, TRIES, round_trips=True)] == [1, 3, 1, 1]
+    assert [trips for _, trips in views(window, 4, round_trips=True)] == [1, 1]
+    assert [trips for _, trips in views(window, MOST_TRIES)] == [0] * len(VIEWS)
 
 
 def made_of(mattes: dict[int, float]) -> tuple[StepFunction, Callable[[NDArray[np.float32]], float], list[int]]:
@@ -240,9 +252,104 @@ def test_of_several_tries_the_best_stays(grades: dict[int, float], best: int, tr
     alone, _, _ = made_of({})
     for _ in range(best):
         alone(np.zeros((32, 32, 3), np.float32), np.zeros((1, 32, 32), np.bool_))
-    expected = NativeSurface(pixels, (32, 32), blend, None, "ground").run(views(window, 6)[best], [mask], alone)
+    expected = NativeSurface(pixels, (32, 32), blend, None, "ground").run(views(window, 6)[best][0], [mask], alone)
     assert chosen.masks[0].box == expected.masks[0].box
     assert np.array_equal(chosen.masks[0].crop, expected.masks[0].crop)
+
+
+@pytest.mark.parametrize(
+    ("grades", "tries", "best", "made"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.9, 0.5, 0.6], 7, 4, 7),  # the second view's second round trip
+        ([0.1, 1.7], 10, 1, 2),  # good enough: the rest is not tried
+        ([0.5, 0.4, 0.3], 3, 0, 3),
+    ],
+)
+def test_round_trips_are_tries(grades: list[float], tries: int, best: int, made: int) -> None:
+    """View after view, each round trip from what the one before made; nothing is computed that nobody looks at."""
+    mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
+    window = Framing(1.35, 1.8, 0, "ground").window([mask.box])
+    blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
+    seen: list[str] = []
+
+    def bar(length: int) -> NDArray[np.float32]:
+        matte = np.zeros((1, 32, 32), np.float32)
+        matte[:, 8:29, 10 : 12 + 2 * length] = 1
+        return matte
+
+    def step(pixels: NDArray[np.float32], shown: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        seen.append("view")
+        return np.full((32, 32, 3), 200, np.float32), bar(len(seen))
+
+    def again(turn: Turn) -> Turn:
+        assert np.array_equal(turn.mattes, bar(len(seen))), "from the last one"
+        seen.append("trip")
+        return Turn(turn.pixels, turn.masks, turn.raw, bar(len(seen)))
+
+    def grade(found: NDArray[np.float32]) -> float:
+        return grades[int(found[0, 16].sum()) // 2 - 2]
+
+    pixels = worlds.photo_pixels()
+    chosen = NativeSurface(pixels, (32, 32), blend, None, "ground", Tries(tries, grade, again))
+    record = chosen.run(window, [mask], step)
+    order = ["view", "trip", "view", "trip", "trip", "trip", "view"]
+    assert seen == order[:made]
+    view = views(window, tries, round_trips=True)[order[: best + 1].count("view") - 1][0]
+    alone = NativeSurface(pixels, (32, 32), blend, None, "ground")
+    expected = alone.run(view, [mask], lambda *_: (np.full((32, 32, 3), 200, np.float32), bar(best + 1)))
+    assert record.masks[0].box == expected.masks[0].box
+    assert np.array_equal(record.masks[0].crop, expected.masks[0].crop)
+
+
+def test_a_round_trip_goes_as_training_goes() -> None:
+    """Each generator is given the composite and the masks that a training step would give it."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(form="resize", width=4, encoder_blocks=1, decoder_blocks=1)
+    compositing = CompositingConfig(mode="matte", dilate=2)
+    there, back = (SetGenerator(config).eval() for _ in range(2))
+
+    def numpy_step(generator: SetGenerator) -> StepFunction:
+        @torch.no_grad()
+        def step(
+            pixels: NDArray[np.float32], masks: NDArray[np.bool_]
+        ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            image = torch.from_numpy(pixels.transpose(2, 0, 1) / np.float32(127.5) - 1)[None]
+            shown = torch.from_numpy(masks.astype(np.float32) * 2 - 1)[None]
+            raw, mattes = generator(image, shown, torch.ones(1, len(masks), dtype=torch.bool))
+            return (raw[0].permute(1, 2, 0).numpy() + 1) * np.float32(127.5), (mattes[0].numpy() + 1) / np.float32(2)
+
+        return step
+
+    pixels = cv2.resize(worlds.photo_pixels(), (32, 32)).astype(np.float32)
+    masks = np.zeros((1, 32, 32), np.bool_)
+    masks[0, 10:24, 6:26] = True
+    turn = Turn.of(numpy_step(there), pixels, masks)
+    found = round_trip(turn, numpy_step(there), numpy_step(back), compositing)
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    for generator, following in ((there, back), (back, there)):
+        image = torch.from_numpy(turn.pixels.transpose(2, 0, 1) / np.float32(127.5) - 1)[None]
+        shown = torch.from_numpy(turn.masks.astype(np.float32) * 2 - 1)[None]
+        with torch.no_grad():
+            expected = translate_step(generator, image, shown, valid, compositing)
+        onward = turn.onward(numpy_step(following), compositing)
+        assert onward is not None
+        given = onward.pixels / 127.5 - 1
+        assert np.abs(given - expected.image[0].permute(1, 2, 0).numpy()).max() < 1e-2
+        assert np.array_equal(onward.masks, expected.masks[0].numpy() >= 0)
+        turn = onward
+    assert found is not None
+    assert np.array_equal(found.raw, turn.raw)
+    assert np.array_equal(found.mattes, turn.mattes)
+
+
+def test_what_is_lost_on_the_way_does_not_come_back() -> None:
+    empty = np.zeros((1, 8, 8), np.float32)
+    turn = Turn(np.zeros((8, 8, 3), np.float32), np.ones((1, 8, 8), np.bool_), np.zeros((8, 8, 3), np.float32), empty)
+
+    def never(*_: object) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        raise AssertionError("there is nothing to translate")
+
+    assert round_trip(turn, never, never, CompositingConfig(mode="matte")) is None
 
 
 def test_a_speck_is_not_chosen_for_its_grade() -> None:
@@ -329,8 +436,8 @@ def test_sheets_grades_grader_translation(
     assert one["steps_from_cache"] == 3, "a grader that is not asked changes no key"
     (many,) = cli(*call, "--weights", tmp_path / "with", "-o", "many.png").json
     assert many["steps_from_cache"] == 0
-    (again,) = cli(*call, "--weights", tmp_path / "with", "--tries", len(VIEWS), "-o", "again.png").json
-    assert again["steps_from_cache"] == 3, "all views there are is what happens without --tries"
+    (again,) = cli(*call, "--weights", tmp_path / "with", "--tries", TRIES, "-o", "again.png").json
+    assert again["steps_from_cache"] == 3, "so many is what happens without --tries"
     # Other networks' grader, or none: a folder's pictures are not those of before.
     reports = [json.loads(Path(made["report"]).read_text())["result"]["weights"] for made in (one, many)]
     assert reports[0]["grader"] is None

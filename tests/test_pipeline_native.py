@@ -26,8 +26,9 @@ from instapipe.pipeline.records import StepRecord
 from instapipe.pipeline.resolve import resolve_weights
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface
 from instapipe.structures import Mask
+from instapipe.translation.again import StepFunction
 from instapipe.translation.engine import Translator
 from instapipe.translation.native import Blend, _union, blend, without_slivers
 from instapipe.translation.resampling import crisp_edge, enlarged_mask, missing_sharpness, shrink_mask

@@ -29,9 +29,18 @@ ABOVE = 0.02
 """Share of the photo above the feet that stays free above an animal which was made smaller to fit."""
 MOST_WIDENED = 1.7
 """More would make a wall of an animal that looks at the camera."""
-VIEWS = ((1.0, 1.0), (1.2, 1.0), (0.96, 1.12), (1.11, 1.0), (1.0, 0.85), (1.05, 1.0), (1.08, 1.17), (0.92, 1.0))
-"""How many times larger a window is than the one that was asked for, and how many times wider it shows its animal: what
-is tried, one after the other, where there are several tries (greedily by what each adds, docs/training-log.md)."""
+VIEWS = (
+    (1.0, 1.0, 1), (1.2, 1.0, 3), (1.11, 1.0, 1), (1.08, 1.17, 1),
+    (0.96, 1.12, 1), (1.0, 0.85, 1), (1.05, 1.0, 1), (0.92, 1.0, 1),
+)  # fmt: skip
+"""What is tried, one after the other, where there are several tries: how many times larger a window is than the one
+that was asked for, how many times wider it shows its animal, and how many round trips follow, each a try of its own:
+what was made there, back and there again (:mod:`instapipe.translation.again`). Greedily, by what each adds for what it
+takes (docs/training-log.md)."""
+TRIES = 10
+"""So many unless asked otherwise: of the first four windows and their round trips, or all windows where there is no way
+back."""
+MOST_TRIES = sum(1 + trips for _, _, trips in VIEWS)
 LEAST_FITTED = 0.5
 """Smaller than that, an animal would no longer stand for the one that it was made from."""
 
@@ -74,18 +83,24 @@ class Framing:
         return left, top, left + width, top + height
 
 
-def views(window: Rectangle, count: int) -> list[Rectangle]:
-    """`window`, of the placement `ground`, and up to `count` - 1 others about the same feet (see :data:`VIEWS`)."""
+def views(window: Rectangle, tries: int, round_trips: bool = False) -> list[tuple[Rectangle, int]]:
+    """`window`, of the placement `ground`, and others about the same feet (see :data:`VIEWS`), each with the number of
+    round trips that follow: `tries` in all, or all there are."""
     x0, y0, x1, y1 = window
     height, feet = y1 - y0, y1 - BELOW * (y1 - y0)
     shown = height / (x1 - x0)
-    out = [window]
-    for scale, wider in VIEWS[1:count]:
+    out: dict[Rectangle, int] = {}
+    for scale, wider, trips in VIEWS:
+        if tries <= 0:
+            break
         high = max(SMALLEST_SIDE, round(scale * height))
         wide = max(SMALLEST_SIDE, round(high / (min(max(MOST_WIDENED, shown), shown * wider))))
         left, top = (x0 + x1 - wide) // 2, round(feet + BELOW * high) - high
-        out.append((left, top, left + wide, top + high))
-    return list(dict.fromkeys(out))
+        view = (left, top, left + wide, top + high) if out else window
+        if view not in out:  # small windows may be alike
+            out[view] = min(trips, tries - 1) if round_trips else 0
+            tries -= 1 + out[view]
+    return list(out.items())
 
 
 def placed(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from instapipe.config import Direction
 from instapipe.errors import UsageError
 from instapipe.pipeline.resolve import Found, Weights
 from instapipe.structures import Instances, Photo
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class Models:
-    """Segmenter and translator of one run. A context manager: at its end the thread is gone."""
+    """Segmenter, translators and grader of one run. A context manager: at its end the thread is gone."""
 
     def __init__(self, device: str, artefacts: Path | None = None) -> None:
         """artefacts: where compiled networks are kept (Store.artefacts); None: nowhere."""
@@ -36,7 +37,7 @@ class Models:
         self._artefacts = artefacts
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="instapipe-model")
         self._segmenter: Segmenter | None = None
-        self._translator: Translator | None = None
+        self._translators: dict[Direction, Translator] = {}
         self._grader: Grader | None = None
 
     def __enter__(self) -> Models:
@@ -70,26 +71,31 @@ class Models:
         return self.call(run)
 
     def step(
-        self, weights: Weights, engine: dict[str, str], pixels: NDArray[np.float32], masks: NDArray[np.bool_]
+        self,
+        weights: Weights,
+        direction: Direction,
+        engine: dict[str, str],
+        pixels: NDArray[np.float32],
+        masks: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One step of the translator; see surfaces.StepFunction. Raises WeightsError where its files have gone."""
+        """One step of a translator; see again.StepFunction. Raises WeightsError where its files have gone."""
 
         def run() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            if self._translator is None:
+            if direction not in self._translators:
                 if weights.folder is None:
                     raise weights.gone or UsageError(f"weights {weights.card.name!r} are gone")
                 from instapipe.translation.engine import Translator
 
-                self._translator = Translator(
+                self._translators[direction] = Translator(
                     weights.card,
                     weights.folder,
-                    weights.direction,
+                    direction,
                     device=self._device,
                     engine=engine["engine"],
                     precision=engine["precision"],
                     artefacts=self._artefacts,
                 )
-            return self._translator.step(pixels, masks)
+            return self._translators[direction].step(pixels, masks)
 
         return self.call(run)
 

@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from instapipe.config import Placement
-from instapipe.imaging.windows import VIEWS, Framing, Rectangle, hull, multiple_of_4, views, whole_window
+from instapipe.imaging.windows import TRIES, VIEWS, Framing, Rectangle, hull, multiple_of_4, views, whole_window
 from instapipe.pipeline.keys import DECODE_VERSION, TRANSLATE_VERSION
 from instapipe.pipeline.resolve import Weights
 from instapipe.pipeline.settings import TranslateSettings
@@ -26,7 +26,7 @@ class Layout:
     mode: as resolved.  model_size: (H, W) of what the generator sees; None: each window's own.
     frame: the rectangle of whole mode.  in_floats: the rollout happens at the model's size, in floats (the paper's
     whole image, whole compositing); else it happens on the photo.  placement: of windows.
-    tries: views of each instance that are translated, at most.
+    tries: translations of each instance, at most.  round_trips: whether some of them are such.
     """
 
     mode: Literal["whole", "instance"]
@@ -35,6 +35,7 @@ class Layout:
     in_floats: bool
     placement: Placement = "centre"
     tries: int = 1
+    round_trips: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,11 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         larger = model_size is not None and (size[0] > model_size[0] or size[1] > model_size[1])
         mode = "instance" if larger else "whole"
     if mode == "instance":
-        tries = settings.tries or len(VIEWS)
+        tries = settings.tries or TRIES
         if model_size is None or weights.grader is None:
             tries = 1
-        return Layout("instance", model_size, whole_window(size), False, weights.card.placement, tries)
+        trips = tries > 1 and weights.back is not None
+        return Layout("instance", model_size, whole_window(size), False, weights.card.placement, tries, trips)
     frame = whole_window(size)
     if model_size is None:
         model_size = multiple_of_4(size)
@@ -91,8 +93,12 @@ def plan_steps(
         "seam": settings.seam if settings.background == "exact" else None,
     }
     if layout.tries > 1 and weights.grader is not None:
-        tried = [list(view) for view in VIEWS[: layout.tries]]
-        region["tries"] = {"views": tried, "grader": weights.grader.sha256}
+        region["tries"] = {
+            "views": [list(view) for view in VIEWS],
+            "count": layout.tries,
+            "grader": weights.grader.sha256,
+            "back": weights.card.directions[weights.back].sha256 if weights.back is not None else None,
+        }
     steps: list[Step] = []
     windows: list[Rectangle] = []
     masks: list[list[str]] = []
@@ -119,7 +125,7 @@ def _reached(window: Rectangle, layout: Layout) -> Rectangle:
     """Where a step may look and paint: on the ground, as wide as its animal may become, moved sideways included."""
     if layout.placement == "centre":
         return window
-    x0, y0, x1, y1 = reduce(hull, views(window, layout.tries))
+    x0, y0, x1, y1 = reduce(hull, (view for view, _ in views(window, layout.tries, layout.round_trips)))
     side = max(x1 - x0, y1 - y0)
     return (x0 + x1) // 2 - side, y0, (x0 + x1) // 2 + side, y1
 

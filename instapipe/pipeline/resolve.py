@@ -43,6 +43,12 @@ class Weights:
         there = self.direction == "source_to_target"
         return self.card.grader if there and self.card.paints_outlines else None
 
+    @property
+    def back(self) -> Direction | None:
+        """The direction of the generator that goes the other way, where what it makes may be tried."""
+        other: Direction = "target_to_source"
+        return other if self.grader is not None and other in self.card.directions else None
+
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the weights that changes a step's result. The card's prose is not among it."""
         out = {

@@ -10,10 +10,11 @@ import numpy as np
 from instapipe import imaging
 from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step, Stopped
-from instapipe.pipeline.records import State, StepRecord
+from instapipe.pipeline.records import StepRecord
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, StepFunction, Surface, Tries
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, Surface, Tries
 from instapipe.structures import Instances, Mask, Photo, Pixels
+from instapipe.translation.again import StepFunction
 from instapipe.translation.native import Blend
 
 
@@ -56,7 +57,7 @@ def surface_for(
     blend: Blend,
     found: Sequence[int],
     pick: Callable[[Sequence[int]], Instances],
-    grade: Callable[[State], float] | None = None,
+    tries: Tries | None = None,
 ) -> Surface:
     """Where the rollout of `photo` happens; `found`: the numbers of all its instances, chosen or not."""
     if layout.in_floats and layout.model_size is not None:
@@ -66,7 +67,6 @@ def surface_for(
         (mask,) = pick([number]).masks
         x0, y0, x1, y1 = mask.box
         animals[y0:y1, x0:x1] |= mask.crop
-    tries = Tries(layout.tries, grade) if grade is not None and layout.tries > 1 else None
     return NativeSurface(photo.pixels, layout.model_size, blend, animals, layout.placement, tries)
 
 
@@ -81,14 +81,14 @@ def roll_out(
     store: Store,
     step_function: StepFunction,
     stopped: Callable[[], bool] = lambda: False,
-    grade: Callable[[State], float] | None = None,
+    tries: Tries | None = None,
 ) -> Rollout:
     """Translate by `steps`; `pick` gives the instances of these numbers, of which the photo has those of `found`.
 
     One step's masks and buffers are alive at a time, so that memory does not grow with the number of instances.
     Raises Stopped between two steps once `stopped` says so: what was computed stays in the cache.
     """
-    surface = surface_for(photo, layout, blend, found, pick, grade)
+    surface = surface_for(photo, layout, blend, found, pick, tries)
     side = imaging.frame_side(len(steps) + 1)
     before = [outline for step in steps for outline in imaging.outlines(pick(step.numbers), side)]
     rollout = Rollout(photo.pixels, target)

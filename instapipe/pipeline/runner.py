@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe import __version__, imaging, masks
+from instapipe.config import Direction
 from instapipe.errors import UnknownClass
 from instapipe.filtering import Selection
 from instapipe.pipeline import keys, outputs, stages
@@ -212,15 +214,26 @@ class Runner:
 
     def _roll_out(self, photo: stages.PhotoInput, prepared: Prepared, stopped: Callable[[], bool]) -> Rollout:
         def step(
-            pixels: NDArray[np.float32], step_masks: NDArray[np.bool_]
+            direction: Direction, pixels: NDArray[np.float32], step_masks: NDArray[np.bool_]
         ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             size = (pixels.shape[0], pixels.shape[1])
             with foreseen(self.weights.card, size, len(step_masks), self.settings.device):
-                return self._models.step(self.weights, self.engine, pixels, step_masks)
+                return self._models.step(self.weights, direction, self.engine, pixels, step_masks)
 
         # Not needed, with OpenCV under it, where every result is in the cache.
         from instapipe.pipeline.rollout import roll_out
+        from instapipe.pipeline.surfaces import Tries
+        from instapipe.translation.again import round_trip
         from instapipe.translation.native import Blend
+
+        there = partial(step, self.weights.direction)
+        tries = None
+        if prepared.layout.tries > 1:
+            again = None
+            if self.weights.back is not None:
+                back = partial(step, self.weights.back)
+                again = partial(round_trip, there=there, back=back, compositing=self.weights.card.compositing)
+            tries = Tries(prepared.layout.tries, partial(self._models.grade, self.weights), again)
 
         def pick(numbers: Sequence[int]) -> Instances:
             return read_instances(prepared.segmented.files, numbers)
@@ -235,9 +248,9 @@ class Runner:
             blend,
             self.settings.target,
             self.store,
-            step,
+            there,
             stopped,
-            lambda mattes: self._models.grade(self.weights, mattes),
+            tries,
         )
 
     def _result(self, photo: stages.PhotoInput, prepared: Prepared, entry: Entry, status: Status) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from instapipe.config import Strict
 from instapipe.errors import ConfigError
 from instapipe.filtering import FilterSettings, Order, area_in_pixels
-from instapipe.imaging.windows import VIEWS
+from instapipe.imaging.windows import MOST_TRIES
 
 DEFAULT_SCORE = 0.5
 Region = Literal["auto", "whole", "instance"]
@@ -34,9 +34,9 @@ class TranslateSettings(Strict):
     tries: int | None = Field(
         None,
         ge=1,
-        le=len(VIEWS),
-        description="views of an instance, each translated, of which the best outline stays; none: all there are where "
-        "the weights have a grader, else 1",
+        le=MOST_TRIES,
+        description="translations of an instance, by several windows and round trips, of which the best outline stays; "
+        "none: 10 where the weights have a grader (8 without a way back), else 1",
     )
     score: float | None = Field(
         None, ge=0.0, le=1.0, description="lowest score; none: 0.5 for a segmenter's masks, 0 for masks that were given"

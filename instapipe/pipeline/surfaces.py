@@ -7,7 +7,7 @@ back from the cache is applied like one just made, so a resumed run cannot diffe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -20,6 +20,7 @@ from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, placed, views
 from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
+from instapipe.translation.again import StepFunction, Turn
 from instapipe.translation.native import Blend, blend, distance, extent, in_front, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
@@ -38,21 +39,17 @@ _COVERING = 3
 """Grades that are lost where all of an animal lies over others: a larger view is larger in the photo, too."""
 
 
-StepFunction = Callable[[State, NDArray[np.bool_]], tuple[State, State]]
-"""One step of a translator, at the model's size: from pixels, float32 (h, w, 3) in [0, 255], and masks, bool (n, h, w),
-to the generator's image, float32 (h, w, 3) in [0, 255], and the mattes, float32 (n, h, w) in [0, 1]; or (1, h, w), one
-for all."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """Several views of an instance are translated, and what has the best grade stays.
+    """An instance is translated in several ways, and what has the best grade stays.
 
     count: at most.  grade: of mattes, float32 (n, h, w) in [0, 1]: 0 broken to 2 sound.
+    again: the next round trip after a turn, None where nothing comes back; no `again` where there is no way back.
     """
 
     count: int
     grade: Callable[[State], float]
+    again: Callable[[Turn], Turn | None] | None = None
 
 
 class Surface(Protocol):
@@ -144,10 +141,9 @@ class NativeSurface:
         """What the generator makes of the instances in `window`; of several tries what is sound and covers least."""
         from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
         if self._tries is None:
-            return self._made(window, masks, step, from_front)
+            return self._made(window, masks, self._turn(window, masks, step), from_front)
         best: tuple[float, _Made] | None = None
-        for view in views(window, self._tries.count):
-            made = self._made(view, masks, step, from_front)
+        for made in self._tried(window, masks, step, from_front, self._tries):
             # A speck has no legs that could be wrong: what became of the animal is not to be chosen for that.
             there = all(_area(matte, made.place) >= _LEAST_LEFT * sum(mask.area for mask in masks) / len(made.mattes)
                         for matte in made.mattes)  # fmt: skip
@@ -159,11 +155,26 @@ class NativeSurface:
         assert best is not None
         return best[1]
 
-    def _made(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction, from_front: bool) -> _Made:
-        """The generator's image of `window` and its mattes, without slivers, where they belong."""
+    def _tried(
+        self, window: Rectangle, masks: Sequence[Mask], step: StepFunction, from_front: bool, tries: Tries
+    ) -> Iterator[_Made]:
+        """View after view, and after each its round trips."""
+        for view, trips in views(window, tries.count, tries.again is not None):
+            turn: Turn | None = self._turn(view, masks, step)
+            while turn is not None:
+                yield self._made(view, masks, turn, from_front)
+                turn = tries.again(turn) if trips and tries.again is not None else None
+                trips -= 1
+
+    def _turn(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> Turn:
+        """What the generator makes of `window`."""
         model_size = self._model_size or (window[3] - window[1], window[2] - window[0])
         shown = np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
-        raw, mattes = step(seen(self._pixels, masks, window, model_size).astype(np.float32), shown)
+        return Turn.of(step, seen(self._pixels, masks, window, model_size).astype(np.float32), shown)
+
+    def _made(self, window: Rectangle, masks: Sequence[Mask], turn: Turn, from_front: bool) -> _Made:
+        """What was made of `window` and its mattes, without slivers, where they belong."""
+        raw, mattes, shown = turn.raw, turn.mattes, turn.masks
         if self._matte:
             olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])

@@ -16,21 +16,25 @@ from instapipe.data.photos import AnnotatedPhoto
 from instapipe.data.samples import Crop, Sample, sample_batch
 from instapipe.errors import DataError
 from instapipe.imaging import encode_image, write_atomically
-from instapipe.networks.weights import check_gradable, load_generator
+from instapipe.imaging.windows import VIEWS
+from instapipe.networks.weights import check_gradable
 from instapipe.structures import Pixels
 from instapipe.training.grading import ANSWERS, Outputs
+from instapipe.translation.again import Turn, round_trip
+from instapipe.translation.engine import Translator
 from instapipe.translation.native import without_slivers
-from instapipe.translation.step import translate_step
 
 COLUMNS, ROWS, SIDE = 8, 6, 160
 _ROOM = 1.16
 """Windows are read so much finer than the model sees them, and views of them taken at random."""
 _LEAST_VIEW = 0.88
+_MOST_TRIPS = max(trips for _, _, trips in VIEWS)
 _GREY = 128
 
 
 class OutputsToGrade:
-    """What weights make of instances, a few views of each. Iterating gives (matte, tile, photo) one by one."""
+    """What weights make of instances, a few views of each, some after round trips, as translations try them. Iterating
+    gives (matte, tile, photo) one by one."""
 
     def __init__(
         self, card: TranslatorCard, folder: Path, direction: Direction, *, views: int, most: int, seed: int
@@ -39,7 +43,9 @@ class OutputsToGrade:
         check_gradable(card)
         assert card.size is not None
         self.card, self.views, self.most, self.seed = card, views, most, seed
-        self.generator = load_generator(card, folder, direction)
+        self._there = Translator(card, folder, direction, "cpu")
+        back: Direction = "target_to_source" if direction == "source_to_target" else "source_to_target"
+        self._back = Translator(card, folder, back, "cpu") if back in card.directions else None
         size = card.size[0]
         self.cutting = Cutting(
             mode="window", size=size, load_size=round(_ROOM * size), window_scale=card.window_scale,
@@ -50,29 +56,34 @@ class OutputsToGrade:
     def __call__(self, photos: Sequence[AnnotatedPhoto]) -> Iterator[tuple[NDArray[np.uint8], Pixels, str]]:
         """Of `photos` in random order, until there are enough."""
         rng = torch.Generator().manual_seed(derive(self.seed, "grade"))
+        most = _MOST_TRIPS if self._back is not None else 0
+        trips = np.random.default_rng(derive(self.seed, "round trips"))
         count = 0
         for place in torch.randperm(len(photos), generator=rng).tolist():
             for sample in cut_samples(photos[place], self.cutting, {}):
                 for _ in range(self.views):
                     if count == self.most:
                         return
-                    yield *self._translated(sample, rng), Path(photos[place].origin).name
+                    made = self._translated(sample, rng, int(trips.integers(most + 1)))
+                    yield *made, Path(photos[place].origin).name
                     count += 1
 
     @torch.inference_mode()
-    def _translated(self, sample: Sample, rng: torch.Generator) -> tuple[NDArray[np.uint8], Pixels]:
+    def _translated(self, sample: Sample, rng: torch.Generator, trips: int) -> tuple[NDArray[np.uint8], Pixels]:
         def view(drawn: Sample, rng: torch.Generator) -> Crop:
             full = drawn.image.shape[0]
             crop = Crop.sample(full, (round(_LEAST_VIEW * full), full), rng)
             return Crop(crop.x, crop.y, crop.side, flip=False)
 
         batch = sample_batch([sample], view, rng, size=self.cutting.size, max_instances=1, order="largest")
-        step = translate_step(self.generator, batch.image, batch.masks, batch.valid, self.card.compositing)
-        # As translations are graded: the generator's own matte, not the one that training softens.
-        painted = np.asarray((step.masks[0, 0].numpy() + 1) / 2, dtype=np.float32)
-        matte = without_slivers(painted, batch.masks[0, 0].numpy() > 0)
-        raw = step.raw[0].permute(1, 2, 0).numpy() * np.float32(127.5) + np.float32(127.5)
-        return np.rint(matte * 255).astype(np.uint8), tile(raw, matte)
+        pixels = (batch.image[0].permute(1, 2, 0).numpy() + 1) * np.float32(127.5)
+        turn = Turn.of(self._there.step, pixels, batch.masks[0].numpy() > 0)
+        for _ in range(trips):
+            assert self._back is not None
+            # Where nothing comes back, what there was stays.
+            turn = round_trip(turn, self._there.step, self._back.step, self.card.compositing) or turn
+        matte = without_slivers(turn.mattes[0], turn.masks[0])
+        return np.rint(matte * 255).astype(np.uint8), tile(turn.raw, matte)
 
 
 def tile(raw: NDArray[np.float32], matte: NDArray[np.float32]) -> Pixels:
