@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 
 from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
-from instapipe.imaging.windows import Rectangle, cut, hull, inside, placed, views
+from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
+from instapipe.pipeline.placing import find_place
 from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
-from instapipe.translation.native import Blend, blend, distance, extent, in_front, without_slivers
+from instapipe.translation.native import Blend, blend, distance, in_front, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
-_FREEDOMS = (1.0, 0.75, 0.5, 0.25, 0.0)
-_MOST_COVERED = 0.02
-"""How much of a new animal may lie over others before it is turned or becomes narrower."""
 _FRONT = 1.1
 """An animal whose window is that much higher than wide was shown wider: it is seen from the front."""
 
@@ -37,6 +35,8 @@ _LEAST_LEFT = 0.25
 """A new animal of less than this share of the old one's area is taken only where every try is as small."""
 _COVERING = 3
 """Grades that are lost where all of an animal lies over others: a larger view is larger in the photo, too."""
+_SEVERED, _LEAST_SEVERED = 1.0, 0.02
+"""Grades that are lost where others hide its neck or a leg, and the share that must be cut off by them to count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +76,14 @@ class Surface(Protocol):
 class _Made:
     """What a generator made of `window`, and the `place` where it belongs.
 
-    raw, mattes: as of StepFunction.  covered: the share of the new animals that lies over others.
+    raw, mattes: as of StepFunction.  lost: grades, for how it stands among the others.
     """
 
     window: Rectangle
     place: Rectangle
     raw: State
     mattes: State
-    covered: float
+    lost: float
 
 
 class NativeSurface:
@@ -147,7 +147,7 @@ class NativeSurface:
             # A speck has no legs that could be wrong: what became of the animal is not to be chosen for that.
             there = all(_area(matte, made.place) >= _LEAST_LEFT * sum(mask.area for mask in masks) / len(made.mattes)
                         for matte in made.mattes)  # fmt: skip
-            worth = self._tries.grade(made.mattes) - _COVERING * made.covered if there else -math.inf
+            worth = self._tries.grade(made.mattes) - made.lost if there else -math.inf
             if best is None or worth > best[0]:
                 best = worth, made
             if worth >= _SOUND:
@@ -180,48 +180,15 @@ class NativeSurface:
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
         if not self._matte or self._placement != "ground":
             return _Made(window, window, raw, mattes, 0)
-        place, mirrored, covered = self._place(window, masks, mattes, from_front)
-        if mirrored:
+        found = find_place(window, masks, mattes, self._painted, self._animals, may_turn=from_front)
+        if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
-        return _Made(window, place, raw, mattes, covered)
+        lost = _COVERING * found.covered + (_SEVERED if found.severed > _LEAST_SEVERED else 0)
+        return _Made(window, found.place, raw, mattes, lost)
 
     @property
     def _matte(self) -> bool:
         return self._settings.compositing.mode == "matte"
-
-    def _place(
-        self, window: Rectangle, masks: Sequence[Mask], mattes: State, from_front: bool
-    ) -> tuple[Rectangle, bool, float]:
-        """Where the new animals belong, whether they are turned to look the other way, and what share covers others.
-
-        In their own proportions, or as much narrower as their neighbours ask. What was seen from the front looks to
-        the side where there is room.
-        """
-        size = (self._pixels.shape[0], self._pixels.shape[1])
-        content = extent(mattes)
-        if content is None:
-            return window, False, 0
-        left, top, right, bottom = content
-        turned = (1 - right, top, 1 - left, bottom)
-        ways = ((False, content), (True, turned)) if from_front else ((False, content),)
-        tries = [(placed(window, size, part, freedom), mirrored)
-                 for freedom in _FREEDOMS for mirrored, part in ways]  # fmt: skip
-        x0, y0, x1, y1 = inside(reduce(hull, (place for place, _ in tries)), size)
-        others = self._painted[y0:y1, x0:x1].copy()
-        if self._animals is not None:
-            others |= self._animals[y0:y1, x0:x1]
-        for mask in masks:
-            others &= ~mask.window((x0, y0, x1, y1))
-        rest = Mask.from_crop(size, (x0, y0), others)
-        new = mattes.max(axis=0) >= 0.5
-        over = []
-        for place, mirrored in tries:
-            shape = new[:, ::-1] if mirrored else new
-            over.append(int((shrink_mask(rest.window(place), new.shape) & shape).sum()))
-            if over[-1] <= _MOST_COVERED * new.sum():
-                return place, mirrored, over[-1] / max(1, new.sum())
-        chosen = min(range(len(tries) - len(ways), len(tries)), key=over.__getitem__)  # of the narrowest
-        return *tries[chosen], over[chosen] / max(1, new.sum())
 
     def apply(self, record: StepRecord) -> None:
         x0, y0, x1, y1 = record.changed.box
