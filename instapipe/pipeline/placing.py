@@ -18,20 +18,23 @@ from instapipe.translation.resampling import shrink_mask
 _FREEDOMS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _MOST_COVERED = 0.02
 """How much of a new animal may lie over others before it is turned or becomes narrower."""
+_CUT_OFF, _TOP, _HIDDEN = 0.02, 0.2, 0.5
+"""A share that hangs together with the rest behind others alone; the part of the height where heads are, and the share
+of it that must be hidden to count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """place: where the generator's window belongs.  mirrored: whether the new animals look the other way there.
 
-    covered: the share of them that lies over others, or behind.  severed: of what is to be seen of them, the share that
-    those in front cut off from the rest: a head whose neck is hidden.
+    covered: the share of them that lies over others, or behind.  beheaded: whether those in front hide most of their
+    upper end, or what holds the pieces that are to be seen together: a neck.
     """
 
     place: Rectangle
     mirrored: bool = False
     covered: float = 0
-    severed: float = 0
+    beheaded: bool = False
 
 
 def find_place(
@@ -41,20 +44,21 @@ def find_place(
     painted: BoolMask,
     animals: BoolMask | None,
     *,
-    may_turn: bool,
+    turned: Sequence[bool] = (False,),
 ) -> Placed:
-    """In their own proportions, or as much narrower as their neighbours ask; where it `may_turn`, to the side where
-    there is room.
+    """In their own proportions, or as much narrower as their neighbours ask; of several ways to the side where there is
+    room.
 
     window: with the placement `ground`.  masks: of the old animals.  mattes: float32 (n, h, w), what was made of it.
     painted: bool (H, W), what earlier steps made.  animals: bool (H, W), all that the photo had.
+    turned: which ways the new ones may look: as they do (False), the other way (True), or both.
     """
     size = (painted.shape[0], painted.shape[1])
     content = extent(mattes)
     if content is None:
         return Placed(window)
     left, top, right, bottom = content
-    ways = [(False, content), (True, (1 - right, top, 1 - left, bottom))] if may_turn else [(False, content)]
+    ways = [(mirrored, (1 - right, top, 1 - left, bottom) if mirrored else content) for mirrored in turned]
     tries = [(placed(window, size, part, freedom), mirrored)
              for freedom in _FREEDOMS for mirrored, part in ways]  # fmt: skip
     x0, y0, x1, y1 = where = inside(reduce(hull, (place for place, _ in tries)), size)
@@ -75,8 +79,18 @@ def find_place(
     else:
         chosen = min(range(len(tries) - len(ways), len(tries)), key=over.__getitem__)  # of the narrowest
     place, mirrored = tries[chosen]
-    visible = (new[:, ::-1] if mirrored else new) & ~shrink_mask(hidden.window(place), new.shape)
-    return Placed(place, mirrored, over[chosen] / max(1, new.sum()), _apart(visible) - _apart(new))
+    shape = new[:, ::-1] if mirrored else new
+    visible = shape & ~shrink_mask(hidden.window(place), new.shape)
+    return Placed(place, mirrored, over[chosen] / max(1, new.sum()), _beheaded(shape, visible))
+
+
+def _beheaded(shape: BoolMask, visible: BoolMask) -> bool:
+    rows = np.flatnonzero(shape.any(axis=1))
+    if rows.size == 0:
+        return False
+    upper = np.s_[rows[0] : rows[0] + max(1, round(_TOP * rows.size))]
+    hidden = 1 - visible[upper].sum() / shape[upper].sum()
+    return bool(hidden > _HIDDEN or _apart(visible) - _apart(shape) > _CUT_OFF)
 
 
 def _apart(shape: BoolMask) -> float:

@@ -35,8 +35,8 @@ _LEAST_LEFT = 0.25
 """A new animal of less than this share of the old one's area is taken only where every try is as small."""
 _COVERING = 3
 """Grades that are lost where all of an animal lies over others: a larger view is larger in the photo, too."""
-_SEVERED, _LEAST_SEVERED = 1.0, 0.02
-"""Grades that are lost where others hide its neck or a leg, and the share that must be cut off by them to count."""
+_BEHEADED = 1.0
+"""Grades that are lost where others hide its head or neck. It may look the other way then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,12 @@ class NativeSurface:
 
     def _best(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> _Made:
         """What the generator makes of the instances in `window`; of several tries what is sound and covers least."""
-        from_front = (window[3] - window[1]) > _FRONT * (window[2] - window[0])
+        # What is seen from the front looks to the side where there is room.
+        turned = (False, True) if (window[3] - window[1]) > _FRONT * (window[2] - window[0]) else (False,)
         if self._tries is None:
-            return self._made(window, masks, self._turn(window, masks, step), from_front)
+            return self._made(window, masks, self._turn(window, masks, step), turned)
         best: tuple[float, _Made] | None = None
-        for made in self._tried(window, masks, step, from_front, self._tries):
+        for made in self._tried(window, masks, step, turned, self._tries):
             # A speck has no legs that could be wrong: what became of the animal is not to be chosen for that.
             there = all(_area(matte, made.place) >= _LEAST_LEFT * sum(mask.area for mask in masks) / len(made.mattes)
                         for matte in made.mattes)  # fmt: skip
@@ -156,13 +157,16 @@ class NativeSurface:
         return best[1]
 
     def _tried(
-        self, window: Rectangle, masks: Sequence[Mask], step: StepFunction, from_front: bool, tries: Tries
+        self, window: Rectangle, masks: Sequence[Mask], step: StepFunction, turned: tuple[bool, ...], tries: Tries
     ) -> Iterator[_Made]:
         """View after view, and after each its round trips."""
         for view, trips in views(window, tries.count, tries.again is not None):
             turn: Turn | None = self._turn(view, masks, step)
             while turn is not None:
-                yield self._made(view, masks, turn, from_front)
+                made = self._made(view, masks, turn, turned)
+                yield made
+                if made.lost >= _BEHEADED:
+                    yield self._made(view, masks, turn, (True,))
                 turn = tries.again(turn) if trips and tries.again is not None else None
                 trips -= 1
 
@@ -172,7 +176,7 @@ class NativeSurface:
         shown = np.stack([shrink_mask(mask.window(window), model_size) for mask in masks])
         return Turn.of(step, seen(self._pixels, masks, window, model_size).astype(np.float32), shown)
 
-    def _made(self, window: Rectangle, masks: Sequence[Mask], turn: Turn, from_front: bool) -> _Made:
+    def _made(self, window: Rectangle, masks: Sequence[Mask], turn: Turn, turned: tuple[bool, ...]) -> _Made:
         """What was made of `window` and its mattes, without slivers, where they belong."""
         raw, mattes, shown = turn.raw, turn.mattes, turn.masks
         if self._matte:
@@ -180,10 +184,10 @@ class NativeSurface:
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
         if not self._matte or self._placement != "ground":
             return _Made(window, window, raw, mattes, 0)
-        found = find_place(window, masks, mattes, self._painted, self._animals, may_turn=from_front)
+        found = find_place(window, masks, mattes, self._painted, self._animals, turned=turned)
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
-        lost = _COVERING * found.covered + (_SEVERED if found.severed > _LEAST_SEVERED else 0)
+        lost = _COVERING * found.covered + _BEHEADED * found.beheaded
         return _Made(window, found.place, raw, mattes, lost)
 
     @property
