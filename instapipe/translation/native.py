@@ -23,6 +23,8 @@ _FAINT = 0.02
 """A matte below this is nothing: a tanh never quite reaches its ends, and the changed region must have one."""
 _FEATHER = 1 / 16
 """Width of the soft border of a window that replaces the photo's, as a share of its shorter side."""
+_MATTE_FEATHER = 1 / 48
+"""The same where an animal that is painted by its matte leaves the window."""
 _SOLID = 0.25
 _MOST_UNFIT = 0.85
 """Where hole and animals cover more of a window than this, animals may be copied from after all."""
@@ -108,13 +110,15 @@ def blend(
     scale = max(1.0, max(span[0] / raw.shape[0], span[1] / raw.shape[1]))
     if settings.compositing.mode == "matte":
         weight = crisp_edge(_union(mattes, settings.compositing.soften), span)
-        # A neck that leaves the window fades out there instead of being cut.
-        weight = laid(np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * _ramp(span, open_sides), corner, size)
+        # A neck that leaves the window fades out there instead of being cut; what ends before it stays as it is.
+        fading = _ramp(span, _left_by(mattes, open_sides), _MATTE_FEATHER)
+        weight = laid(np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * fading, corner, size)
         if painted is not None and painted.any():
             width = max(1, round(settings.compositing.soften * scale))
             weight *= 1 - cv2.blur(in_front(painted, old).astype(np.float32), (width, width))
     else:
-        weight = _ramp(span, open_sides) if settings.background == "natural" else np.ones(span, np.float32)
+        natural = settings.background == "natural"
+        weight = _ramp(span, open_sides, _FEATHER) if natural else np.ones(span, np.float32)
         weight = laid(weight, corner, size)
     rim = settings.compositing.dilate * scale
     if settings.background == "exact":
@@ -210,9 +214,16 @@ def _union(mattes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     return np.clip(1 - keep, 0, 1)
 
 
-def _ramp(size: tuple[int, int], open_sides: tuple[bool, bool, bool, bool]) -> NDArray[np.float32]:
-    """1 inside, falling to nearly 0 over the feather towards each open side: float32 (H, W)."""
-    feather = max(1.0, min(size) * _FEATHER)
+def _left_by(mattes: NDArray[np.float32], open_sides: tuple[bool, bool, bool, bool]) -> tuple[bool, bool, bool, bool]:
+    """Over which of the `open_sides` of the window an animal leaves it."""
+    made = mattes.max(axis=0, initial=0) >= 0.5
+    left, top, right, bottom = (bool(side.any()) for side in (made[:, 0], made[0], made[:, -1], made[-1]))
+    return open_sides[0] and left, open_sides[1] and top, open_sides[2] and right, open_sides[3] and bottom
+
+
+def _ramp(size: tuple[int, int], open_sides: tuple[bool, bool, bool, bool], share: float) -> NDArray[np.float32]:
+    """1 inside, falling to nearly 0 over a `share` of the shorter side towards each open side: float32 (H, W)."""
+    feather = max(1.0, min(size) * share)
     left, top, right, bottom = open_sides
     lines = []
     for length, first, last in ((size[0], top, bottom), (size[1], left, right)):
