@@ -148,6 +148,19 @@ def test_blending_changes_nothing_elsewhere(seed: int, mode: str, background: st
         assert kept.size == 0, "the old animal is nowhere left as it was"
 
 
+@pytest.mark.parametrize(("top", "fades"), [(1, False), (0, True)])
+def test_what_leaves_its_window_fades_and_nothing_else(top: int, fades: bool) -> None:
+    """A head just below the window's upper border is painted as it is; a neck that is cut off by it fades out there."""
+    photo = np.full((128, 128, 3), 40, np.uint8)
+    raw = np.full((64, 64, 3), 200, np.float32)
+    matte = np.zeros((1, 64, 64), np.float32)
+    matte[:, top:60, 20:44] = 1
+    how = Blend(CompositingConfig(mode="matte", soften=1), "natural", 5)
+    out, _ = blend(photo, np.zeros((128, 128), np.bool_), raw, matte, how, open_sides=(True, True, True, True))
+    assert out[2 * top + 6 : 110, 64].min() > 190, "all but its end is opaque"
+    assert (out[2 * top + 1, 64, 0] < 150) == fades
+
+
 def crowd() -> tuple[NDArray[np.uint8], Mask, Mask]:
     """Grass with two animals side by side, red and blue, that touch; the red one is the larger."""
     pixels = np.zeros((120, 160, 3), np.uint8)

@@ -50,7 +50,7 @@ Precision = Annotated[
 PerStep = Annotated[int | None, typer.Option("--instances-per-step", help="Translated together.", metavar="N")]
 Tries = Annotated[
     int | None,
-    typer.Option("--tries", help="Views of each instance that are translated; the best outline stays.", metavar="N"),
+    typer.Option("--tries", help="Translations of each instance; the best outline stays.", metavar="N"),
 ]
 MaxInstances = Annotated[int | None, typer.Option("--max-instances", help="At most this many a photo.", metavar="N")]
 Score = Annotated[float | None, typer.Option("--score", help="Lowest score of the segmenter.", metavar="T")]
