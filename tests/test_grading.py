@@ -23,6 +23,7 @@ from instapipe.errors import DataError, WeightsError
 from instapipe.imaging.windows import BELOW, MOST_TRIES, MOST_WIDENED, TRIES, VIEWS, Framing, views
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader, outline, read_grader
+from instapipe.pipeline.placing import find_place
 from instapipe.pipeline.surfaces import NativeSurface, Tries
 from instapipe.structures import Mask
 from instapipe.training.grading import Graded, Outputs, fit_grader, read_graded, spearman
@@ -302,7 +303,7 @@ def test_round_trips_are_tries(grades: list[float], tries: int, best: int, made:
 
 
 def test_a_round_trip_goes_as_training_goes() -> None:
-    """Each generator is given the composite and the masks that a training step would give it."""
+    """Each generator is given the composite that a training step would give it, and its masks, made hard."""
     torch.manual_seed(0)
     config = GeneratorConfig(form="resize", width=4, encoder_blocks=1, decoder_blocks=1)
     compositing = CompositingConfig(mode="matte", dilate=2)
@@ -340,6 +341,37 @@ def test_a_round_trip_goes_as_training_goes() -> None:
     assert found is not None
     assert np.array_equal(found.raw, turn.raw)
     assert np.array_equal(found.mattes, turn.mattes)
+
+
+def upright(lean: int) -> NDArray[np.float32]:
+    """A body on legs whose neck goes up to one side: float32 (1, 32, 32)."""
+    matte = np.zeros((1, 32, 32), np.float32)
+    matte[0, 14:20, 10:22] = matte[0, 20:29, 10:13] = matte[0, 20:29, 19:22] = 1
+    for row in range(3, 14):
+        column = 16 + lean * (14 - row) // 2
+        matte[0, row, column - 1 : column + 2] = 1
+    return matte
+
+
+@pytest.mark.parametrize("hidden", ["neck", "head", "nothing"])
+def test_who_would_be_beheaded_looks_the_other_way(hidden: str) -> None:
+    """An animal of an earlier step stands where head or neck belong; with tries the new one turns."""
+    pixels = np.full((128, 128, 3), 90, np.uint8)
+    mask = Mask.from_dense(worlds.ellipse((128, 128), (64, 80, 30, 26)))
+    window = (0, 0, 128, 128)
+    front = np.zeros((128, 128), np.bool_)
+    if hidden != "nothing":
+        front[(28 if hidden == "neck" else 8) : (44 if hidden == "neck" else 30), 66:126] = True
+    found = {turned: find_place(window, [mask], upright(1), front, None, turned=(turned,)) for turned in (False, True)}
+    assert found[False].beheaded == (hidden != "nothing")
+    assert not found[True].beheaded
+    surface = NativeSurface(
+        pixels, (32, 32), Blend(CompositingConfig(mode="matte"), "natural", 5), None, "ground", Tries(1, lambda _: 0.5)
+    )
+    surface._painted |= front
+    made = surface.run(window, [mask], lambda *_: (np.full((32, 32, 3), 200, np.float32), upright(1)))
+    columns = np.flatnonzero(made.masks[0].dense()[:40].any(axis=0))
+    assert (columns.mean() < 64) == (hidden != "nothing")
 
 
 def test_what_is_lost_on_the_way_does_not_come_back() -> None:
@@ -443,9 +475,22 @@ def test_sheets_grades_grader_translation(
     assert reports[0]["grader"] is None
     assert reports[1]["grader"] == json.loads((tmp_path / "with" / "card.json").read_text())["grader"]["sha256"]
     folder = ("translate", photo.parent / "meadow.png", photo, *call[2:], "-o", tmp_path / "all")
-    for weights, earlier in ((ground_weights, False), (tmp_path / "with", False), (tmp_path / "with", True)):
+    # Nor are those of the same networks without a way back: the windows alone are tried.
+    shutil.copytree(tmp_path / "with", tmp_path / "one way")
+    card = json.loads((tmp_path / "one way" / "card.json").read_text())
+    assert reports[1]["back"] == card["directions"].pop("target_to_source")["sha256"]
+    (tmp_path / "one way" / "card.json").write_text(json.dumps(card))
+    seen = [
+        (ground_weights, False),
+        (tmp_path / "with", False),
+        (tmp_path / "with", True),
+        (tmp_path / "one way", False),
+    ]
+    for weights, earlier in seen:
         done = cli(*folder, "--weights", weights).json
         assert [each["earlier"] for each in done] == [earlier] * len(done)
+    (fewer,) = cli(*call, "--weights", tmp_path / "one way", "--tries", len(VIEWS), "-o", "fewer.png").json
+    assert fewer["steps_from_cache"] == 3, "so many windows are all there are"
     damaged = bytearray((tmp_path / "with" / "grader.safetensors").read_bytes())
     damaged[-1] ^= 1
     (tmp_path / "with" / "grader.safetensors").write_bytes(damaged)

@@ -95,7 +95,7 @@ def attach_command(
     weights: Annotated[str, typer.Option(help="A translator into the class that was graded.", metavar="NAME|PATH")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the weights.", metavar="DIR")],
 ) -> None:
-    """Copy weights and give them a grader: translations try several views of each instance, the best outline stays."""
+    """Copy weights and give them a grader: of several tries of each instance the best outline stays."""
     from instapipe.networks.cards import find_card
     from instapipe.networks.grader import read_grader
     from instapipe.networks.weights import check_gradable, with_grader

@@ -27,8 +27,9 @@ of it that must be hidden to count."""
 class Placed:
     """place: where the generator's window belongs.  mirrored: whether the new animals look the other way there.
 
-    covered: the share of them that lies over others, or behind.  beheaded: whether those in front hide most of their
-    upper end, or what holds the pieces that are to be seen together: a neck.
+    covered: the share of them that lies over others, or behind.
+    beheaded: whether those in front hide most of the upper end of one, or what holds pieces of it together, its neck
+    above all.
     """
 
     place: Rectangle
@@ -79,9 +80,10 @@ def find_place(
     else:
         chosen = min(range(len(tries) - len(ways), len(tries)), key=over.__getitem__)  # of the narrowest
     place, mirrored = tries[chosen]
-    shape = new[:, ::-1] if mirrored else new
-    visible = shape & ~shrink_mask(hidden.window(place), new.shape)
-    return Placed(place, mirrored, over[chosen] / max(1, new.sum()), _beheaded(shape, visible))
+    behind = shrink_mask(hidden.window(place), new.shape)
+    shapes = (mattes[:, :, ::-1] if mirrored else mattes) >= 0.5
+    beheaded = any(_beheaded(shape, shape & ~behind) for shape in shapes)
+    return Placed(place, mirrored, over[chosen] / max(1, new.sum()), beheaded)
 
 
 def _beheaded(shape: BoolMask, visible: BoolMask) -> bool:

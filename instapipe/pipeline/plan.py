@@ -9,7 +9,17 @@ from functools import reduce
 from typing import Any, Literal
 
 from instapipe.config import Placement
-from instapipe.imaging.windows import TRIES, VIEWS, Framing, Rectangle, hull, multiple_of_4, views, whole_window
+from instapipe.imaging.windows import (
+    MOST_TRIES,
+    TRIES,
+    VIEWS,
+    Framing,
+    Rectangle,
+    hull,
+    multiple_of_4,
+    views,
+    whole_window,
+)
 from instapipe.pipeline.keys import DECODE_VERSION, TRANSLATE_VERSION
 from instapipe.pipeline.resolve import Weights
 from instapipe.pipeline.settings import TranslateSettings
@@ -56,7 +66,7 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         larger = model_size is not None and (size[0] > model_size[0] or size[1] > model_size[1])
         mode = "instance" if larger else "whole"
     if mode == "instance":
-        tries = settings.tries or TRIES
+        tries = min(settings.tries or TRIES, len(VIEWS) if weights.back is None else MOST_TRIES)
         if model_size is None or weights.grader is None:
             tries = 1
         trips = tries > 1 and weights.back is not None
@@ -97,7 +107,7 @@ def plan_steps(
             "views": [list(view) for view in VIEWS],
             "count": layout.tries,
             "grader": weights.grader.sha256,
-            "back": weights.card.directions[weights.back].sha256 if weights.back is not None else None,
+            "back": weights.back_sha256,
         }
     steps: list[Step] = []
     windows: list[Rectangle] = []

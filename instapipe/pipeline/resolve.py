@@ -49,6 +49,16 @@ class Weights:
         other: Direction = "target_to_source"
         return other if self.grader is not None and other in self.card.directions else None
 
+    @property
+    def back_sha256(self) -> str | None:
+        """Of its file."""
+        return None if self.back is None else self.card.directions[self.back].sha256
+
+    def windows(self) -> dict[str, Any]:
+        """What of the card decides where windows lie; a step's key holds the windows themselves."""
+        names = ("size", "window_scale", "window_height_scale", "least_aspect", "target_window_scale")
+        return {name: self.card.model_dump(mode="json")[name] for name in (*names, "instances_per_step")}
+
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the weights that changes a step's result. The card's prose is not among it."""
         out = {
@@ -89,7 +99,7 @@ def resolve_weights(settings: TranslateSettings, store: Store) -> Weights:
         card, folder, gone = TranslatorCard.model_validate(recalled), None, error
     weights = Weights(card, _direction(card, settings), folder, gone)
     if (settings.tries or 1) > 1 and settings.region == "whole":
-        raise UsageError(f"--tries {settings.tries}: with --region whole there is one view of a photo")
+        raise UsageError(f"--tries {settings.tries}: with --region whole a photo is translated once")
     if (settings.tries or 1) > 1 and weights.grader is None:
         raise UsageError(
             f"--tries {settings.tries}: weights {card.name!r} have no grader to choose {settings.target!r} by"

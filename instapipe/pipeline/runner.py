@@ -113,6 +113,11 @@ class Runner:
         """The digest of what chooses among several tries, where there may be several."""
         return self.weights.grader.sha256 if self.weights.grader is not None and self.settings.tries != 1 else None
 
+    @property
+    def _back(self) -> str | None:
+        """The digest of the generator that goes the other way, where round trips are tried."""
+        return self.weights.back_sha256 if self.settings.tries != 1 else None
+
     def segmenter(self) -> Found:
         """The segmenter for photos without masks. Raises UnknownClass, UsageError."""
         with self._lock:
@@ -133,6 +138,8 @@ class Runner:
             "settings": self.settings.model_dump(mode="json", exclude={"weights", "segmenter", "device"}),
             "weights": self.weights.fingerprint(),
             "grader": self._grader,
+            "back": self._back,
+            "windows": self.weights.windows(),
             "engine": self.engine,
             "segmentation": {"masks": record.digest} if record is not None else self.segmenter().fingerprint,
             "versions": VERSIONS,
@@ -269,6 +276,7 @@ class Runner:
                 "direction": self.weights.direction,
                 "sha256": self.weights.sha256,
                 "grader": self._grader,
+                "back": self._back,
             },
             "engine": self.engine,
             "settings": settings,

@@ -30,13 +30,14 @@ _FRONT = 1.1
 
 
 _SOUND = 1.6
-"""An outline with such a grade is good enough: no further view is tried."""
+"""An outline with such a grade is good enough: nothing further is tried."""
 _LEAST_LEFT = 0.25
 """A new animal of less than this share of the old one's area is taken only where every try is as small."""
 _COVERING = 3
 """Grades that are lost where all of an animal lies over others: a larger view is larger in the photo, too."""
 _BEHEADED = 1.0
-"""Grades that are lost where others hide its head or neck. It may look the other way then."""
+"""Grades that are lost where others hide its head or what holds it together. With so many lost, to this or to what it
+covers, it is tried looking the other way, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,15 @@ class Surface(Protocol):
 class _Made:
     """What a generator made of `window`, and the `place` where it belongs.
 
-    raw, mattes: as of StepFunction.  lost: grades, for how it stands among the others.
+    raw, mattes: as of StepFunction.  mirrored: whether they are turned.
+    lost: grades, for how it stands among the others.
     """
 
     window: Rectangle
     place: Rectangle
     raw: State
     mattes: State
+    mirrored: bool
     lost: float
 
 
@@ -166,7 +169,7 @@ class NativeSurface:
                 made = self._made(view, masks, turn, turned)
                 yield made
                 if made.lost >= _BEHEADED:
-                    yield self._made(view, masks, turn, (True,))
+                    yield self._made(view, masks, turn, (not made.mirrored,))
                 turn = tries.again(turn) if trips and tries.again is not None else None
                 trips -= 1
 
@@ -183,12 +186,12 @@ class NativeSurface:
             olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
         if not self._matte or self._placement != "ground":
-            return _Made(window, window, raw, mattes, 0)
+            return _Made(window, window, raw, mattes, False, 0)
         found = find_place(window, masks, mattes, self._painted, self._animals, turned=turned)
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
         lost = _COVERING * found.covered + _BEHEADED * found.beheaded
-        return _Made(window, found.place, raw, mattes, lost)
+        return _Made(window, found.place, raw, mattes, found.mirrored, lost)
 
     @property
     def _matte(self) -> bool:

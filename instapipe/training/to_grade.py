@@ -33,7 +33,7 @@ _GREY = 128
 
 
 class OutputsToGrade:
-    """What weights make of instances, a few views of each, some after round trips, as translations try them. Iterating
+    """What weights make of instances, a few views of each, each by none to three round trips. Iterating
     gives (matte, tile, photo) one by one."""
 
     def __init__(

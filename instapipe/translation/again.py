@@ -38,7 +38,10 @@ class Turn:
         return cls(pixels, masks, *step(pixels, masks))
 
     def onward(self, step: StepFunction, compositing: CompositingConfig) -> Turn | None:
-        """The next one: `step` is given what this one made, as training shows it. None where an instance is gone."""
+        """The next one: `step` is given the composite that training would show it, and hard masks of what was made.
+
+        None where an instance is gone.
+        """
         made = self.mattes >= 0.5
         if not made.any(axis=(1, 2)).all():
             return None
