@@ -24,6 +24,11 @@ Placement = Literal["centre", "ground"]
 M = TypeVar("M", bound=BaseModel)
 
 
+def opposite(direction: Direction) -> Direction:
+    """The way back."""
+    return "target_to_source" if direction == "source_to_target" else "source_to_target"
+
+
 class Strict(BaseModel):
     """Frozen; an unknown field is an error."""
 

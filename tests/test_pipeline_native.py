@@ -30,7 +30,7 @@ from instapipe.pipeline.surfaces import ModelSurface, NativeSurface
 from instapipe.structures import Mask
 from instapipe.translation.again import StepFunction
 from instapipe.translation.engine import Translator
-from instapipe.translation.native import Blend, _union, blend, without_slivers
+from instapipe.translation.native import Blend, blend, soft_union, without_slivers
 from instapipe.translation.resampling import crisp_edge, enlarged_mask, missing_sharpness, shrink_mask
 from instapipe.translation.step import translate_step, union_matte
 
@@ -124,7 +124,7 @@ def test_sizes_that_the_generator_takes() -> None:
 def test_the_union_is_that_of_training(seed: int, n: int, width: int) -> None:
     mattes = np.random.default_rng(seed).random((n, 12, 14)).astype(np.float32)
     trained = union_matte(torch.from_numpy(mattes)[None] * 2 - 1, torch.ones(1, n, dtype=torch.bool), width)
-    assert np.abs(_union(mattes, width) - trained[0, 0].numpy()).max() < 1e-5
+    assert np.abs(soft_union(mattes, width) - trained[0, 0].numpy()).max() < 1e-5
 
 
 @TRIES

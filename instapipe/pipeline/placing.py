@@ -63,9 +63,7 @@ def find_place(
     tries = [(placed(window, size, part, freedom), mirrored)
              for freedom in _FREEDOMS for mirrored, part in ways]  # fmt: skip
     x0, y0, x1, y1 = where = inside(reduce(hull, (place for place, _ in tries)), size)
-    old = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
-    for mask in masks:
-        old |= mask.window(where)
+    old = together(masks, where)
     front = in_front(painted[y0:y1, x0:x1], old)
     others = front if animals is None else front | (animals[y0:y1, x0:x1] & ~old)
     rest, hidden = (Mask.from_crop(size, (x0, y0), part) for part in (others, front))
@@ -84,6 +82,15 @@ def find_place(
     shapes = (mattes[:, :, ::-1] if mirrored else mattes) >= 0.5
     beheaded = any(_beheaded(shape, shape & ~behind) for shape in shapes)
     return Placed(place, mirrored, over[chosen] / max(1, new.sum()), beheaded)
+
+
+def together(masks: Sequence[Mask], region: Rectangle) -> BoolMask:
+    """Where in `region` any of `masks` is: bool (h, w)."""
+    x0, y0, x1, y1 = region
+    out = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
+    for mask in masks:
+        out |= mask.window(region)
+    return out
 
 
 def _beheaded(shape: BoolMask, visible: BoolMask) -> bool:

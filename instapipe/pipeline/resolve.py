@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from instapipe.config import Direction, GraderFile, SegmenterCard, TranslatorCard
+from instapipe.config import Direction, GraderFile, SegmenterCard, TranslatorCard, opposite
 from instapipe.errors import UnknownClass, UsageError, WeightsError
 from instapipe.networks.cards import bundled, direction_of, find_card, find_translator
 from instapipe.pipeline.settings import TranslateSettings
@@ -46,18 +46,25 @@ class Weights:
     @property
     def back(self) -> Direction | None:
         """The direction of the generator that goes the other way, where what it makes may be tried."""
-        other: Direction = "target_to_source"
+        other = opposite(self.direction)
         return other if self.grader is not None and other in self.card.directions else None
 
     @property
     def back_sha256(self) -> str | None:
-        """Of its file."""
+        """Of the file of `back`."""
         return None if self.back is None else self.card.directions[self.back].sha256
 
     def windows(self) -> dict[str, Any]:
         """What of the card decides where windows lie; a step's key holds the windows themselves."""
-        names = ("size", "window_scale", "window_height_scale", "least_aspect", "target_window_scale")
-        return {name: self.card.model_dump(mode="json")[name] for name in (*names, "instances_per_step")}
+        names = {
+            "size",
+            "window_scale",
+            "window_height_scale",
+            "least_aspect",
+            "target_window_scale",
+            "instances_per_step",
+        }
+        return self.card.model_dump(mode="json", include=names)
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the weights that changes a step's result. The card's prose is not among it."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
-from instapipe.pipeline.placing import find_place
+from instapipe.pipeline.placing import find_place, together
 from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
@@ -27,8 +27,6 @@ from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, sh
 
 _FRONT = 1.1
 """An animal whose window is that much higher than wide was shown wider: it is seen from the front."""
-
-
 _SOUND = 1.6
 """An outline with such a grade is good enough: nothing further is tried."""
 _LEAST_LEFT = 0.25
@@ -120,9 +118,7 @@ class NativeSurface:
         place, mattes = made.place, made.mattes
         x0, y0, x1, y1 = region = inside(reduce(hull, (window, made.window, place)), size)
         where = np.s_[y0:y1, x0:x1]
-        old = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
-        for mask in masks:
-            old |= mask.window(region)
+        old = together(masks, region)
         blended, changed = blend(
             self._pixels[where],
             old,

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from instapipe.config import Direction
+from instapipe.config import Direction, opposite
 from instapipe.data.domains import Domain, derive
 from instapipe.errors import OutputError, TrainingError
 from instapipe.imaging.files import write_atomically
@@ -122,7 +122,7 @@ def write_grids(run: Run) -> Path:
     domains: dict[Direction, Domain] = {"source_to_target": run.source, "target_to_source": run.target}
     for direction, domain in domains.items():
         there = shown_generator(run, direction)
-        back = shown_generator(run, "target_to_source" if direction == "source_to_target" else "source_to_target")
+        back = shown_generator(run, opposite(direction))
         batch = domain.held_out_batch(10).to(run.device)
         how = {"per_step": run.config.data.instances_per_step, "at_once": run.config.batch_size}
         picture = grid(there, back, batch, run.config.compositing, **how)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instapipe.config import Direction, TranslatorCard
+from instapipe.config import Direction, TranslatorCard, opposite
 from instapipe.data.domains import Cutting, cut_samples, derive
 from instapipe.data.photos import AnnotatedPhoto
 from instapipe.data.samples import Crop, Sample, sample_batch
@@ -44,7 +44,7 @@ class OutputsToGrade:
         assert card.size is not None
         self.card, self.views, self.most, self.seed = card, views, most, seed
         self._there = Translator(card, folder, direction, "cpu")
-        back: Direction = "target_to_source" if direction == "source_to_target" else "source_to_target"
+        back = opposite(direction)
         self._back = Translator(card, folder, back, "cpu") if back in card.directions else None
         size = card.size[0]
         self.cutting = Cutting(

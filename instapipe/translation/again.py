@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.config import CompositingConfig
 from instapipe.imaging.telea import grow, smoothly_filled
+from instapipe.translation.native import soft_union
 
 StepFunction = Callable[[NDArray[np.float32], NDArray[np.bool_]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """One step of a translator, at the model's size: from pixels, float32 (h, w, 3) in [0, 255], and masks, bool (n, h, w),
@@ -54,8 +54,7 @@ class Turn:
         pixels = np.rint(self.pixels).clip(0, 255).astype(np.uint8)
         filled = smoothly_filled(pixels, hole, np.zeros_like(hole), compositing.inpaint_radius)
         behind = np.where(hole[:, :, None], filled, self.pixels)
-        soft = [_soft(matte, compositing.soften) for matte in self.mattes]
-        matte = (1 - np.prod(1 - np.stack(soft), axis=0))[:, :, None]
+        matte = soft_union(self.mattes, compositing.soften)[:, :, None]
         return np.asarray(matte * self.raw + (1 - matte) * behind, dtype=np.float32)
 
 
@@ -63,11 +62,3 @@ def round_trip(turn: Turn, there: StepFunction, back: StepFunction, compositing:
     """What `there` makes of what `back` makes of what `turn` has made; None where an instance is lost on the way."""
     returned = turn.onward(back, compositing)
     return None if returned is None else returned.onward(there, compositing)
-
-
-def _soft(matte: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """As networks/generator.py softens mattes: a box filter that does not darken the border."""
-    inside, outside = (
-        cv2.blur(plane, (width, width), borderType=cv2.BORDER_CONSTANT) for plane in (matte, np.ones_like(matte))
-    )
-    return np.asarray(inside / outside, dtype=np.float32)

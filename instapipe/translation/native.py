@@ -109,7 +109,7 @@ def blend(
     corner, span = (x0, y0), (y1 - y0, x1 - x0)
     scale = max(1.0, max(span[0] / raw.shape[0], span[1] / raw.shape[1]))
     if settings.compositing.mode == "matte":
-        weight = crisp_edge(_union(mattes, settings.compositing.soften), span)
+        weight = crisp_edge(soft_union(mattes, settings.compositing.soften), span)
         # A neck that leaves the window fades out there instead of being cut; what ends before it stays as it is.
         fading = _ramp(span, _left_by(mattes, open_sides), _MATTE_FEATHER)
         weight = laid(np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * fading, corner, size)
@@ -200,7 +200,7 @@ def extent(mattes: NDArray[np.float32]) -> tuple[float, float, float, float] | N
     return x0 / width, y0 / height, x1 / width, y1 / height
 
 
-def _union(mattes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+def soft_union(mattes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     """The soft union that training blends by (translation.step.union_matte): (n, h, w) -> (h, w), softened."""
     keep = np.ones(mattes.shape[1:], dtype=np.float32)
     ones = np.ones(mattes.shape[1:], dtype=np.float32)
