@@ -30,6 +30,7 @@ class PlainGenerator:
     def __init__(self, generator: SetGenerator) -> None:
         self._network = copy.deepcopy(generator).float().eval().requires_grad_(False)
         plain_layers(self._network)
+        self._network.to(next(generator.parameters()).device)
 
     @torch.no_grad()
     def step(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,8 +53,14 @@ class Augmentation:
         margin_y, margin_x = int(h * 0.125) + 1, int(w * 0.125) + 1
         mode = "reflect" if padding == "reflection" else "replicate"
         padded = F.pad(masks, (margin_x, margin_x, margin_y, margin_y), mode=mode)
-        moved = []
-        for sample, (dy, dx) in zip(padded, self.shift.tolist(), strict=True):
-            y, x = margin_y + round(dy * h), margin_x + round(dx * w)
-            moved.append(sample[:, y : y + h, x : x + w])
-        return torch.stack(moved)
+        # Two gathers for the whole batch: one sample after the other would be thousands of small kernels on a GPU.
+        y, x = (
+            torch.tensor([margin + round(by * side) for by in shifts], device=masks.device)[:, None]
+            + torch.arange(side, device=masks.device)
+            for margin, side, shifts in (
+                (margin_y, h, self.shift[:, 0].tolist()),
+                (margin_x, w, self.shift[:, 1].tolist()),
+            )
+        )
+        rows = padded.gather(2, y[:, None, :, None].expand(-1, masks.shape[1], -1, padded.shape[3]))
+        return rows.gather(3, x[:, None, None, :].expand(-1, masks.shape[1], h, -1))

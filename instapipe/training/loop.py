@@ -14,9 +14,11 @@ import torch
 
 from instapipe.config import Direction, opposite
 from instapipe.data.domains import Domain, derive
+from instapipe.data.samples import Batch
 from instapipe.errors import OutputError, TrainingError
 from instapipe.imaging.files import write_atomically
 from instapipe.training import board, checkpoint
+from instapipe.training.ahead import ahead
 from instapipe.training.config import TrainConfig
 from instapipe.training.ema import update_average
 from instapipe.training.grids import grid
@@ -69,9 +71,12 @@ def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterat
     size = effective_batch(config, team.size)
     begun = time.monotonic() - run.seconds
     watch = Watch()
-    while run.step < config.steps:
+
+    def batches(step: int) -> list[Batch]:
+        return [domain.batch(step, size, seed=config.seed) for domain in (run.source, run.target)]
+
+    for source, target in ahead(batches, range(run.step, config.steps)):
         rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
-        source, target = (domain.batch(run.step, size, seed=config.seed) for domain in (run.source, run.target))
         rate = learning_rate(config, run.step)
         for optimizer, wait in zip(run.optimizers, (config.critics_first, 0), strict=True):
             for group in optimizer.param_groups:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,10 +26,13 @@ def backgrounds(
     holes = [grow(o, dilate) & ~m for o, m in zip(old, made, strict=True)]
     pixels = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     array = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    filled = np.stack(
-        [smoothly_filled(np.ascontiguousarray(p), h, m, radius) for p, h, m in zip(array, holes, made, strict=True)]
-    )
-    out = torch.from_numpy(filled).to(images.device).permute(0, 3, 1, 2).to(images.dtype) / 127.5 - 1
+    threads = min(len(array), torch.get_num_threads())
+    if threads > 1:  # OpenCV lets go of Python's lock
+        with ThreadPoolExecutor(threads) as pool:
+            filled = list(pool.map(smoothly_filled, map(np.ascontiguousarray, array), holes, made, repeat(radius)))
+    else:
+        filled = list(map(smoothly_filled, map(np.ascontiguousarray, array), holes, made, repeat(radius)))
+    out = torch.from_numpy(np.stack(filled)).to(images.device).permute(0, 3, 1, 2).to(images.dtype) / 127.5 - 1
     return torch.where(torch.from_numpy(np.stack(holes)).to(images.device)[:, None], out, images.detach())
 
 

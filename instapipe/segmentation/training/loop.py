@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import MaskRCNN
 
 from instapipe.config import SegmenterCard, build
@@ -28,6 +31,7 @@ from instapipe.segmentation.training.dataset import CocoSet, Sample
 
 Progress = Callable[[int, dict[str, float]], None]
 """Called after each step with its number (from 1) and the losses, seconds and learning rate of the step."""
+_MOST_WORKERS = 8
 
 
 class Run:
@@ -64,7 +68,6 @@ class Run:
         # decodes boxes in bf16, which is a pixel in 256. So all is float32.
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.average = average.to(self.device).eval()
-        self._shares = data.shares()
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._optimiser = optimiser(self.model, settings)
 
@@ -101,10 +104,11 @@ class Run:
         saved = self.step
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             try:
-                while self.step < settings.steps:
-                    began = time.perf_counter()
-                    record = self._step()
+                began = time.perf_counter()
+                for images, targets in self.batches():
+                    record = self._step(images, targets)
                     record["seconds"] = time.perf_counter() - began
+                    began = time.perf_counter()
                     log.write(json.dumps({"step": self.step, **{k: round(v, 6) for k, v in record.items()}}) + "\n")
                     log.flush()
                     progress(self.step, record)
@@ -115,29 +119,21 @@ class Run:
                 if self.step > saved:
                     self.save()
 
-    def batch(self, step: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
-        """The images, float (B, 3, S, S) in [0, 1], and targets of one step."""
-        draws = Draws(torch.Generator().manual_seed(seed_of(self.seed, step)))
-        side = self.settings.canvas[draws.integer(0, len(self.settings.canvas) - 1)]
+    def batches(self) -> Iterable[tuple[Tensor, list[dict[str, Tensor]]]]:
+        """Those of the steps that are left, on the CPU: beside a GPU, other processes prepare them."""
+        workers = min(_MOST_WORKERS, (os.cpu_count() or 1) - 1) if self.device.type == "cuda" else 0
+        return DataLoader(
+            Batches(self.settings, self.data, self.seed),
+            batch_size=None,
+            sampler=range(self.step, self.settings.steps),
+            num_workers=workers,
+            generator=torch.Generator(),  # the global one stays as it is
+            worker_init_fn=_one_thread if workers else None,
+        )
 
-        def draw() -> Sample:
-            return self.data[int(torch.multinomial(self._shares, 1, generator=draws.generator))]
-
-        samples: list[Sample] = []
-        for _ in range(20 * self.settings.batch):  # an augmented photo may have lost its instances: draw another
-            sample = augment(draw(), draw, side, self.settings.augment, draws)
-            if len(sample.masks):
-                samples.append(sample)
-            if len(samples) == self.settings.batch:
-                break
-        else:
-            raise TrainingError("hardly any photo has an instance that is large enough to learn from")
-        images = torch.from_numpy(np.stack([s.pixels for s in samples])).permute(0, 3, 1, 2).float() / 255
-        targets = [{k: v.to(self.device) for k, v in target(s).items()} for s in samples]
-        return images.to(self.device, memory_format=torch.channels_last), targets
-
-    def _step(self) -> dict[str, float]:
-        images, targets = self.batch(self.step)
+    def _step(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, float]:
+        images = images.to(self.device, memory_format=torch.channels_last)
+        targets = [{name: value.to(self.device) for name, value in one.items()} for one in targets]
         rate = schedule(self.step, self.settings)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["factor"]
@@ -172,6 +168,40 @@ class Run:
         network = _form(self.settings.network)
         initial = None if self.initial is None else self.initial.sha256
         return {**settings, **network, "seed": self.seed, "classes": list(self.data.classes), "initial": initial}
+
+
+class Batches(Dataset[tuple[Tensor, list[dict[str, Tensor]]]]):
+    """What each step sees, by its number."""
+
+    def __init__(self, settings: SegmenterTraining, data: CocoSet, seed: int) -> None:
+        self.settings = settings
+        self.data = data
+        self.seed = seed
+        self._shares = data.shares()
+
+    def __getitem__(self, step: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """The images, float (B, 3, S, S) in [0, 1], and targets of one step."""
+        draws = Draws(torch.Generator().manual_seed(seed_of(self.seed, step)))
+        side = self.settings.canvas[draws.integer(0, len(self.settings.canvas) - 1)]
+
+        def draw() -> Sample:
+            return self.data[int(torch.multinomial(self._shares, 1, generator=draws.generator))]
+
+        samples: list[Sample] = []
+        for _ in range(20 * self.settings.batch):  # an augmented photo may have lost its instances: draw another
+            sample = augment(draw(), draw, side, self.settings.augment, draws)
+            if len(sample.masks):
+                samples.append(sample)
+            if len(samples) == self.settings.batch:
+                break
+        else:
+            raise TrainingError("hardly any photo has an instance that is large enough to learn from")
+        images = torch.from_numpy(np.stack([s.pixels for s in samples])).permute(0, 3, 1, 2).float() / 255
+        return images, [target(s) for s in samples]
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(1)
 
 
 def seed_of(seed: int, step: int) -> int:

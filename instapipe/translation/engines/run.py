@@ -11,6 +11,7 @@ from instapipe.errors import EngineError
 from instapipe.networks.generator import MIN_SIDE, SetGenerator
 from instapipe.translation.engines.artefacts import Artefacts
 from instapipe.translation.engines.backends import PRECISIONS, backend
+from instapipe.translation.engines.gpu import Steps
 from instapipe.translation.engines.parts import Array, Part, run_step, split
 
 _SIZES = 2
@@ -72,19 +73,13 @@ class PartsEngine:
 
 
 class WholeEngine:
-    """On a GPU: all masks of a step in one batch, in torch."""
+    """On a GPU: all masks of a step in one batch, in torch, as a CUDA graph where one can be recorded."""
 
-    def __init__(self, generator: SetGenerator, device: str, precision: str) -> None:
-        self._generator = generator.to(memory_format=torch.channels_last)
-        self._device = torch.device(device)
-        self._half = precision == "bfloat16"
+    def __init__(self, generator: SetGenerator, device: str, precision: str, *, graphs: bool = True) -> None:
+        self.steps = Steps(generator, device, precision, graphs=graphs)
 
     @torch.inference_mode()
     def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
         """See Engine."""
-        pixels = torch.from_numpy(image).to(self._device)[None]
-        sets = torch.from_numpy(masks).to(self._device)[None]
-        valid = torch.ones(sets.shape[:2], dtype=torch.bool, device=self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            raw, mattes = self._generator(pixels, sets, valid)
-        return raw[0].float().cpu().numpy(), mattes[0].float().cpu().numpy()
+        painted, mattes = self.steps(torch.from_numpy(image)[None], torch.from_numpy(masks)[None])
+        return painted[0].numpy(), mattes[0].numpy()
