@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from instapipe.cli.train import without
 from instapipe.data.balance import LEAST_SEEN, Matching, paste
 from instapipe.data.counts import separation
 from instapipe.data.domains import Cutting, Domain, cut_domain, cut_samples, match_counts
@@ -368,6 +369,18 @@ pool_size: 0
 precision: float32
 held_out: 1
 """
+
+
+def test_what_was_packed_of_an_excluded_photo_is_excluded(cli: Cli, tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "giraffe", "giraffe", [TALL] * 3)
+    assert cli("data", "pack", "--data", data, "--class", "giraffe", "-o", tmp_path / "pack").code == 0
+    name = Path(json.loads(data.read_text())["images"][1]["file_name"]).name
+    for whole, folder in ((data, data), (tmp_path / "pack", tmp_path / "pack")):
+        photos = read_photos(folder, "giraffe")
+        left = without(photos, (name,))
+        assert len(photos) == 3, whole
+        assert [photo.origin for photo in left] == [photo.origin for photo in photos if Path(photo.origin).name != name]
+        assert len(left) == 2
 
 
 def test_train_on_a_pack_and_on_photos_without_masks(cli: Cli, tmp_path: Path, colour: str) -> None:

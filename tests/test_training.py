@@ -175,7 +175,7 @@ def test_average_follows_and_forgets_its_start() -> None:
 
 def test_rate_is_constant_then_linear_to_zero() -> None:
     config = TrainConfig(steps=100, decay_from=0.5, learning_rate=0.1)
-    assert [round(learning_rate(config, step), 4) for step in (0, 49, 50, 75, 100)] == [0.1, 0.1, 0.1, 0.05, 0.0]
+    assert [round(learning_rate(config, step / 100), 4) for step in (0, 49, 50, 75, 100)] == [0.1, 0.1, 0.1, 0.05, 0.0]
 
 
 def test_precision_is_measured() -> None:
@@ -313,6 +313,23 @@ def test_resume_is_exact(cli: Cli, world: Path, tmp_path: Path) -> None:
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "halves")]
     first, second = ([{**json.loads(line), "seconds": 0} for line in log] for log in logs)
     assert first == second
+
+
+def test_a_run_ends_by_the_clock(cli: Cli, world: Path, tmp_path: Path) -> None:
+    """`minutes`: so far as it came is kept and shown, the rate has fallen by then, and there is nothing to resume."""
+    by_the_clock = ("--steps", "100000", "--set", "minutes=0.01", "--set", "decay_from=0")
+    train(cli, world, tmp_path / "run", *by_the_clock)
+    state = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
+    assert state is not None
+    assert 0 < state["step"] < 100000
+    assert state["seconds"] >= 0.6
+    assert list((tmp_path / "run" / "samples").glob(f"{state['step']:08d}-*.png"))
+    rates = [group["lr"] for optimizer in state["optimizers"] for group in optimizer["param_groups"]]
+    assert all(rate < TrainConfig().learning_rate for rate in rates) or state["step"] == 1
+    train(cli, world, tmp_path / "run", *by_the_clock, "--resume")
+    again = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
+    assert again is not None
+    assert again["step"] == state["step"]
 
 
 def test_a_run_is_not_overwritten_and_keeps_its_settings(cli: Cli, world: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def command(
 
 def show(run: Run, console: Any) -> None:
     """Train with a live line; on Ctrl-C save, then leave with 130."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     from instapipe.training import loop
@@ -158,7 +158,7 @@ def show(run: Run, console: Any) -> None:
 
     columns = (
         BarColumn(None),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[at]}"),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -166,10 +166,11 @@ def show(run: Run, console: Any) -> None:
     begun_at, begun_seconds = run.step, run.seconds
     size = effective_batch(run.config, run.team.size)
     with Bar(*columns, console=console) as bar, Interruption(many=run.team.size > 1) as interruption:
-        task = bar.add_task("steps", total=run.config.steps, completed=run.step, rate="")
+        task = bar.add_task("steps", total=1.0, completed=loop.share_done(run), at=str(run.step), rate="")
+        of = "" if run.config.minutes else f"/{run.config.steps}"
         for progress in loop.train(run):
             rate = (progress.step - begun_at) * size / max(1e-9, progress.seconds - begun_seconds)
-            bar.update(task, completed=progress.step, rate=f"{rate:.2f} samples/s")
+            bar.update(task, completed=progress.done, at=f"{progress.step}{of}", rate=f"{rate:.2f} samples/s")
             if progress.events:
                 console.print(f"step {progress.step}: {describe(progress)}", soft_wrap=True)
             for event in progress.events:
@@ -269,5 +270,5 @@ def overrides(assignments: list[str], **flags: int | None) -> dict[str, Any]:
 
 
 def without(photos: list[AnnotatedPhoto], names: tuple[str, ...]) -> list[AnnotatedPhoto]:
-    """The photos whose file is not named in `names`."""
-    return [photo for photo in photos if photo.path.name not in names]
+    """The photos whose file is not named in `names`; nor what was packed from those."""
+    return [photo for photo in photos if photo.path.name not in names and Path(photo.origin).name not in names]

@@ -88,8 +88,12 @@ class TrainConfig(Strict):
     )
     betas_generator: tuple[float, float] = (0.5, 0.999)
     betas_discriminator: tuple[float, float] = (0.5, 0.999)
-    decay_from: float = Field(
-        0.5, ge=0, le=1, description="share of the steps after which the rate falls linearly to 0"
+    decay_from: float = Field(0.5, ge=0, le=1, description="share of the run after which the rate falls linearly to 0")
+    minutes: float = Field(
+        0,
+        ge=0,
+        description="the run ends by then, the rate having fallen as it would over all steps; 0: by steps alone. What "
+        "comes out depends on how fast the machine is",
     )
     ema: float = Field(0.0, ge=0, lt=1, description="moving average of the generators; 0: none")
     ema_seen: int = Field(

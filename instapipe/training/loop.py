@@ -31,10 +31,13 @@ from instapipe.training.watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """After a step. metrics: means over the step's sequential iterations.  seconds: since the run (re)started."""
+    """After a step. done: share of the run, to 1.  metrics: means over the step's sequential iterations.
+
+    seconds: that the run has taken, before it was resumed too.
+    """
 
     step: int
-    steps: int
+    done: float
     metrics: Metrics
     seconds: float
     events: tuple[str, ...] = ()
@@ -68,6 +71,8 @@ def train(run: Run) -> Iterator[Progress]:
 
 def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterator[Progress]:
     config, team = run.config, run.team
+    if share_done(run) >= 1:
+        return
     size = effective_batch(config, team.size)
     begun = time.monotonic() - run.seconds
     watch = Watch()
@@ -77,7 +82,7 @@ def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterat
 
     for source, target in ahead(batches, range(run.step, config.steps)):
         rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
-        rate = learning_rate(config, run.step)
+        rate = learning_rate(config, share_done(run))
         for optimizer, wait in zip(run.optimizers, (config.critics_first, 0), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate if run.step >= wait else 0.0
@@ -85,7 +90,8 @@ def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterat
         run.step += 1
         for direction, average in run.averages.items():
             update_average(average, getattr(run.networks, direction), decay=config.ema, step=config.ema_seen + run.step)
-        run.seconds = time.monotonic() - begun
+        run.seconds = team.told(time.monotonic() - begun) if config.minutes else time.monotonic() - begun
+        last = share_done(run) >= 1
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise TrainingError(
@@ -98,19 +104,26 @@ def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterat
             _log(run, metrics)
             if shown is not None:
                 shown.write(run.step, metrics)
-            if run.step % config.sample_every == 0 or run.step == config.steps:
+            if run.step % config.sample_every == 0 or last:
                 events.append(f"samples: {write_grids(run)}")
-        if run.step % config.save_every == 0 or run.step == config.steps:
+        if run.step % config.save_every == 0 or last:
             events.append(f"checkpoint: {save(run)}")
-        yield Progress(run.step, config.steps, metrics, run.seconds, tuple(events))
+        yield Progress(run.step, share_done(run), metrics, run.seconds, tuple(events))
+        if last:
+            break
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Constant, then linear to zero from `decay_from` of the steps on: a function of the step alone."""
-    flat = config.decay_from * config.steps
-    if step < flat:
+def share_done(run: Run) -> float:
+    """How much of the run is done, of its steps or of its time, whichever is more; 1: all."""
+    config = run.config
+    return max(run.step / config.steps, run.seconds / (60 * config.minutes) if config.minutes else 0.0)
+
+
+def learning_rate(config: TrainConfig, done: float) -> float:
+    """Constant, then linear to zero from `decay_from` of the run on: a function of what is `done` of it alone."""
+    if done < config.decay_from:
         return config.learning_rate
-    return config.learning_rate * max(0.0, (config.steps - step) / max(1.0, config.steps - flat))
+    return config.learning_rate * max(0.0, (1 - done) / max(1e-9, 1 - config.decay_from))
 
 
 def save(run: Run) -> Path:
