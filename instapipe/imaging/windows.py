@@ -30,16 +30,13 @@ ABOVE = 0.02
 MOST_WIDENED = 1.7
 """More would make a wall of an animal that looks at the camera."""
 VIEWS = (
-    (1.0, 1.0, 1), (1.11, 1.0, 3), (1.0, 0.85, 1), (0.92, 1.0, 1),
-    (0.96, 1.12, 1), (1.05, 1.0, 1), (1.2, 1.0, 1), (1.08, 1.17, 1),
+    (1.0, 1.0, 0), (1.11, 1.0, 2), (1.0, 0.85, 2), (1.05, 1.0, 2),
+    (0.92, 1.0, 1), (1.2, 1.0, 2), (1.08, 1.17, 1), (0.96, 1.12, 1),
 )  # fmt: skip
 """What is tried, one after the other, where there are several tries: how many times larger a window is than the one
 that was asked for, how many times wider it shows its animal, and how many round trips follow, each a try of its own:
 what was made there, back and there again (:mod:`instapipe.translation.again`). Greedily, by what each adds for what it
 takes (docs/training-log.md)."""
-TRIES = 10
-"""So many unless asked otherwise: of the first four windows and their round trips, or all windows where there is no way
-back."""
 MOST_TRIES = sum(1 + trips for _, _, trips in VIEWS)
 LEAST_FITTED = 0.5
 """Smaller than that, an animal would no longer stand for the one that it was made from."""

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from instapipe.config import Placement
 from instapipe.imaging.windows import (
     MOST_TRIES,
-    TRIES,
     VIEWS,
     Framing,
     Rectangle,
@@ -66,7 +65,8 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         larger = model_size is not None and (size[0] > model_size[0] or size[1] > model_size[1])
         mode = "instance" if larger else "whole"
     if mode == "instance":
-        tries = min(settings.tries or TRIES, len(VIEWS) if weights.back is None else MOST_TRIES)
+        tries = len(VIEWS) if weights.back is None else MOST_TRIES
+        tries = min(settings.tries or tries, tries)
         if model_size is None or weights.grader is None:
             tries = 1
         trips = tries > 1 and weights.back is not None

@@ -36,7 +36,7 @@ class TranslateSettings(Strict):
         ge=1,
         le=MOST_TRIES,
         description="translations of an instance, by several windows and round trips, of which the best outline stays; "
-        "none: 10 where the weights have a grader (8 without a way back), else 1",
+        "none: 19 where the weights have a grader (8 without a way back), else 1",
     )
     score: float | None = Field(
         None, ge=0.0, le=1.0, description="lowest score; none: 0.5 for a segmenter's masks, 0 for masks that were given"
