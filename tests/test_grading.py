@@ -362,7 +362,7 @@ def test_who_would_be_beheaded_looks_the_other_way(hidden: str) -> None:
     window = (0, 0, 128, 128)
     front = np.zeros((128, 128), np.bool_)
     if hidden != "nothing":
-        front[(28 if hidden == "neck" else 8) : (44 if hidden == "neck" else 30), 66:126] = True
+        front[(28 if hidden == "neck" else 8) : (44 if hidden == "neck" else 30), 58:128] = True
     found = {turned: find_place(window, [mask], upright(1), front, None, turned=(turned,)) for turned in (False, True)}
     assert found[False].beheaded == (hidden != "nothing")
     assert not found[True].beheaded
@@ -406,12 +406,13 @@ def test_a_speck_is_not_chosen_for_its_grade() -> None:
 
 
 def test_what_covers_others_is_worth_less() -> None:
-    """The second try has the better outline, but lies over a neighbour that the first leaves alone."""
+    """The second try has the better outline, but lies over neighbours that the first leaves alone."""
     pixels = worlds.photo_pixels()
     mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
     window = Framing(1.35, 1.8, 0, "ground").window([mask.box])
     blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
-    neighbour = worlds.ellipse(worlds.SIZE, (75, 40, 14, 20))
+    neighbour = np.zeros(worlds.SIZE, np.bool_)
+    neighbour[:, :22] = neighbour[:, 61:89] = True
     boxes = {}
     for name, animals in (("alone", None), ("beside", neighbour)):
         step, grade, _ = made_of({0: 0.6, 1: 0.65})

@@ -390,7 +390,8 @@ def test_an_animal_that_is_too_tall_is_made_smaller_on_its_feet() -> None:
 
 
 def test_a_wider_animal_leaves_its_neighbours_room() -> None:
-    """Alone, what was shown wider than it is has its own proportions; beside another animal it stays narrower."""
+    """Alone, what was shown wider than it is has its own proportions; between two others it stays narrower, beside one
+    it steps aside."""
     pixels, _, blue = crowd()
     narrow = np.zeros(pixels.shape[:2], np.bool_)
     narrow[50:85, 72:90] = True
@@ -400,14 +401,18 @@ def test_a_wider_animal_leaves_its_neighbours_room() -> None:
     window = Framing(1.35, 1.8, 1.2, "ground").window([old.box])
     assert window[2] - window[0] < window[3] - window[1]
     how = Blend(CompositingConfig(mode="matte", dilate=3))
-    widths = {}
-    for name, animals in (("alone", narrow), ("beside", narrow | blue.dense())):
+    both = blue.dense()
+    both[50:85, 40:68] = True
+    widths, middles = {}, {}
+    for name, animals in (("alone", narrow), ("beside", narrow | blue.dense()), ("between", narrow | both)):
         surface = NativeSurface(pixels, (32, 32), how, animals, "ground")
         x0, y0, x1, y1 = surface.run(window, [old], painter(250, body)).masks[0].box
-        widths[name] = x1 - x0
+        widths[name], middles[name] = x1 - x0, (x0 + x1) / 2
         assert y1 - y0 == pytest.approx((window[3] - window[1]) * 17 / 32, abs=2)
     assert widths["alone"] == pytest.approx((window[3] - window[1]) * 20 / 32, abs=2)
-    assert widths["beside"] < 0.8 * widths["alone"]
+    assert widths["between"] < 0.8 * widths["alone"]
+    assert widths["beside"] > widths["between"]
+    assert abs(middles["beside"] - middles["alone"]) > 2
 
 
 def test_what_is_seen_from_the_front_looks_where_there_is_room() -> None:

@@ -16,25 +16,34 @@ from instapipe.translation.native import extent, in_front
 from instapipe.translation.resampling import shrink_mask
 
 _FREEDOMS = (1.0, 0.75, 0.5, 0.25, 0.0)
+_ASIDE = (0.0, 0.1, -0.1, 0.2, -0.2)
+"""How far a new animal may step aside, as shares of its width."""
 _MOST_COVERED = 0.02
-"""How much of a new animal may lie over others before it is turned or becomes narrower."""
+"""How much of a new animal may lie over others before it is turned, steps aside or becomes narrower."""
+_COVERING, _BEHEADED = 3.0, 1.0
+"""Grades that are lost where all of an animal lies over others, and where they hide its head or what holds it
+together."""
+_NARROWING, _STEPPING = 0.1, 0.3
+"""The same for all the way to the narrowest, and for a step of its own width."""
 _CUT_OFF, _TOP, _HIDDEN = 0.02, 0.2, 0.5
 """A share that hangs together with the rest behind others alone; the part of the height where heads are, and the share
 of it that must be hidden to count."""
+_FINENESS = 2
+"""Others are looked at so many times as finely as the generator works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """place: where the generator's window belongs.  mirrored: whether the new animals look the other way there.
 
-    covered: the share of them that lies over others, or behind.
-    beheaded: whether those in front hide most of the upper end of one, or what holds pieces of it together, its neck
-    above all.
+    lost: grades, for the share of them that lies over others, or behind, and where those in front hide most of the
+    upper end of one, or what holds pieces of it together, its neck above all.
+    beheaded: whether they do.
     """
 
     place: Rectangle
     mirrored: bool = False
-    covered: float = 0
+    lost: float = 0
     beheaded: bool = False
 
 
@@ -47,8 +56,8 @@ def find_place(
     *,
     turned: Sequence[bool] = (False,),
 ) -> Placed:
-    """In their own proportions, or as much narrower as their neighbours ask; of several ways to the side where there is
-    room.
+    """In their own proportions where the old ones stood, or as much narrower and as far aside as their neighbours ask;
+    of several ways to the side where there is room.
 
     window: with the placement `ground`.  masks: of the old animals.  mattes: float32 (n, h, w), what was made of it.
     painted: bool (H, W), what earlier steps made.  animals: bool (H, W), all that the photo had.
@@ -60,28 +69,58 @@ def find_place(
         return Placed(window)
     left, top, right, bottom = content
     ways = [(mirrored, (1 - right, top, 1 - left, bottom) if mirrored else content) for mirrored in turned]
-    tries = [(placed(window, size, part, freedom), mirrored)
-             for freedom in _FREEDOMS for mirrored, part in ways]  # fmt: skip
-    x0, y0, x1, y1 = where = inside(reduce(hull, (place for place, _ in tries)), size)
+    step = (right - left) * (window[2] - window[0])
+    tries = [
+        (placed(_moved(window, round(aside * step)), size, part, freedom), mirrored,
+         _NARROWING * (1 - freedom) + _STEPPING * abs(aside))
+        for freedom in _FREEDOMS for aside in _ASIDE for mirrored, part in ways
+    ]  # fmt: skip
+    x0, y0, x1, y1 = where = inside(reduce(hull, (place for place, _, _ in tries)), size)
     old = together(masks, where)
     front = in_front(painted[y0:y1, x0:x1], old)
     others = front if animals is None else front | (animals[y0:y1, x0:x1] & ~old)
-    rest, hidden = (Mask.from_crop(size, (x0, y0), part) for part in (others, front))
-    new = mattes.max(axis=0) >= 0.5
-    over = []
-    for place, mirrored in tries:
-        shape = new[:, ::-1] if mirrored else new
-        over.append(int((shrink_mask(rest.window(place), new.shape) & shape).sum()))
-        if over[-1] <= _MOST_COVERED * new.sum():
-            chosen = len(over) - 1
-            break
-    else:
-        chosen = min(range(len(tries) - len(ways), len(tries)), key=over.__getitem__)  # of the narrowest
-    place, mirrored = tries[chosen]
-    behind = shrink_mask(hidden.window(place), new.shape)
-    shapes = (mattes[:, :, ::-1] if mirrored else mattes) >= 0.5
-    beheaded = any(_beheaded(shape, shape & ~behind) for shape in shapes)
-    return Placed(place, mirrored, over[chosen] / max(1, new.sum()), beheaded)
+    scale = min(1.0, _FINENESS * mattes.shape[1] / (window[3] - window[1]))
+    rest, hiding = _reduced(others, scale), _reduced(front, scale)
+    shapes = mattes >= 0.5
+    best: tuple[float, Placed] | None = None
+    for place, mirrored, worse in tries:
+        local = (place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0)
+        view = tuple(round(scale * value) for value in local)
+        shown = shapes[:, :, ::-1] if mirrored else shapes
+        covered = _share(_seen(rest, view, mattes.shape[1:]), shown.any(axis=0))
+        behind = _seen(hiding, view, mattes.shape[1:])
+        beheaded = any(_beheaded(shape, shape & ~behind) for shape in shown)
+        found = Placed(place, mirrored, _COVERING * covered + _BEHEADED * beheaded, beheaded)
+        if covered <= _MOST_COVERED and not beheaded:
+            return found
+        if best is None or found.lost + worse < best[0]:
+            best = found.lost + worse, found
+    assert best is not None
+    return best[1]
+
+
+def _moved(window: Rectangle, aside: int) -> Rectangle:
+    """`window` so many pixels to the right."""
+    return window[0] + aside, window[1], window[2] + aside, window[3]
+
+
+def _reduced(mask: BoolMask, scale: float) -> Mask:
+    """`mask` (h, w) at `scale`."""
+    if scale < 1 and mask.size:
+        height, width = (max(1, round(scale * side)) for side in mask.shape)
+        mask = shrink_mask(mask, (height, width))
+    return Mask.from_dense(mask)
+
+
+def _seen(mask: Mask, view: Sequence[int], size: Sequence[int]) -> BoolMask:
+    """What is in `view` of `mask`, at `size`."""
+    x0, y0, x1, y1 = view
+    return shrink_mask(mask.window((x0, y0, max(x0 + 1, x1), max(y0 + 1, y1))), (size[0], size[1]))
+
+
+def _share(others: BoolMask, shape: BoolMask) -> float:
+    """The share of `shape` where `others` are."""
+    return float((others & shape).sum() / max(1, shape.sum()))
 
 
 def together(masks: Sequence[Mask], region: Rectangle) -> BoolMask:

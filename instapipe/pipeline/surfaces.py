@@ -32,11 +32,8 @@ _SOUND = 1.7
 out, people called 3 of 115 broken and 83 % sound, and from 1.8 on none of 73, and 95 %."""
 _LEAST_LEFT = 0.25
 """A new animal of less than this share of the old one's area is taken only where every try is as small."""
-_COVERING = 3
-"""Grades that are lost where all of an animal lies over others: a larger view is larger in the photo, too."""
-_BEHEADED = 1.0
-"""Grades that are lost where others hide its head or what holds it together. With so many lost, to this or to what it
-covers, it is tried looking the other way, too."""
+_LOST = 1.0
+"""With so many grades lost to others, covered by it or hiding it, an animal is tried looking the other way, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +162,7 @@ class NativeSurface:
             while turn is not None:
                 made = self._made(view, masks, turn, turned)
                 yield made
-                if made.lost >= _BEHEADED:
+                if made.lost >= _LOST:
                     yield self._made(view, masks, turn, (not made.mirrored,))
                 turn = tries.again(turn) if trips and tries.again is not None else None
                 trips -= 1
@@ -187,8 +184,7 @@ class NativeSurface:
         found = find_place(window, masks, mattes, self._painted, self._animals, turned=turned)
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
-        lost = _COVERING * found.covered + _BEHEADED * found.beheaded
-        return _Made(window, found.place, raw, mattes, found.mirrored, lost)
+        return _Made(window, found.place, raw, mattes, found.mirrored, found.lost)
 
     @property
     def _matte(self) -> bool:
