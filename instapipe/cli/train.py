@@ -166,7 +166,8 @@ def show(run: Run, console: Any) -> None:
     begun_at, begun_seconds = run.step, run.seconds
     size = effective_batch(run.config, run.team.size)
     with Bar(*columns, console=console) as bar, Interruption(many=run.team.size > 1) as interruption:
-        task = bar.add_task("steps", total=1.0, completed=loop.share_done(run), at=str(run.step), rate="")
+        task = bar.add_task("steps", total=1.0, at=str(run.step), rate="")
+        bar.update(task, completed=loop.share_done(run))
         of = "" if run.config.minutes else f"/{run.config.steps}"
         for progress in loop.train(run):
             rate = (progress.step - begun_at) * size / max(1e-9, progress.seconds - begun_seconds)

@@ -87,7 +87,7 @@ def find_place(
         local = (place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0)
         view = tuple(round(scale * value) for value in local)
         shown = shapes[:, :, ::-1] if mirrored else shapes
-        covered = _share(_seen(rest, view, mattes.shape[1:]), shown.any(axis=0))
+        covered = _share(_seen(rest, view, mattes.shape[1:]), np.asarray(shown.any(axis=0)))
         behind = _seen(hiding, view, mattes.shape[1:])
         beheaded = any(_beheaded(shape, shape & ~behind) for shape in shown)
         found = Placed(place, mirrored, _COVERING * covered + _BEHEADED * beheaded, beheaded)
