@@ -24,8 +24,10 @@ from instapipe.imaging.windows import BELOW, MOST_TRIES, MOST_WIDENED, VIEWS, Fr
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader, outline, read_grader
 from instapipe.pipeline.placing import find_place
+from instapipe.pipeline.records import StepRecord
+from instapipe.pipeline.rollout import Rollout
 from instapipe.pipeline.surfaces import NativeSurface, Tries
-from instapipe.structures import Mask
+from instapipe.structures import Instances, Mask
 from instapipe.training.grading import Graded, Outputs, fit_grader, read_graded, spearman
 from instapipe.translation.again import StepFunction, Turn, round_trip
 from instapipe.translation.native import Blend
@@ -362,17 +364,66 @@ def test_who_would_be_beheaded_looks_the_other_way(hidden: str) -> None:
     window = (0, 0, 128, 128)
     front = np.zeros((128, 128), np.bool_)
     if hidden != "nothing":
-        front[(28 if hidden == "neck" else 8) : (44 if hidden == "neck" else 30), 58:128] = True
+        front[(28 if hidden == "neck" else 15) : (44 if hidden == "neck" else 30), 58:128] = True
     found = {turned: find_place(window, [mask], upright(1), front, None, turned=(turned,)) for turned in (False, True)}
     assert found[False].beheaded == (hidden != "nothing")
     assert not found[True].beheaded
     surface = NativeSurface(
         pixels, (32, 32), Blend(CompositingConfig(mode="matte"), "natural", 5), None, "ground", Tries(1, lambda _: 0.5)
     )
-    surface._painted |= front
+    if hidden != "nothing":
+        surface.apply(StepRecord((Mask.from_dense(front),), Mask.from_dense(front[:0]), np.zeros((0, 0, 3), np.uint8)))
     made = surface.run(window, [mask], lambda *_: (np.full((32, 32, 3), 200, np.float32), upright(1)))
     columns = np.flatnonzero(made.masks[0].dense()[:40].any(axis=0))
     assert (columns.mean() < 64) == (hidden != "nothing")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_who_would_be_beheaded_stands_before_those_whose_head_it_leaves(cut: bool) -> None:
+    """An animal of an earlier step stands all around the neck: the new one covers it, unless it would be cut in two."""
+    mask = Mask.from_dense(worlds.ellipse((128, 128), (64, 80, 30, 26)))
+    front = np.zeros((128, 128), np.bool_)
+    front[(20 if cut else 6) : (50 if cut else 64)] = True
+    surface = NativeSurface(
+        np.full((128, 128, 3), 90, np.uint8),
+        (32, 32),
+        Blend(CompositingConfig(mode="matte"), "natural", 5),
+        None,
+        "ground",
+    )
+    earlier = Mask.from_dense(front)
+    surface.apply(StepRecord((earlier,), Mask.from_dense(front[:0]), np.zeros((0, 0, 3), np.uint8)))
+    made = surface.run((0, 0, 128, 128), [mask], lambda *_: (np.full((32, 32, 3), 200, np.float32), upright(1)))
+    (new,) = made.masks
+    assert (new.dense()[30:44].any(axis=1).all()) != cut, "the neck"
+    rollout = Rollout(np.zeros((128, 128, 3), np.uint8), "giraffe")
+    for number, masks in enumerate(((earlier,), made.masks)):
+        chosen = Instances((128, 128), masks, ("sheep",), (1.0,), (number,))
+        rollout.add(StepRecord(masks, masks[0], None), chosen, False)
+    rollout.uncover()
+    first, second = (each.masks[0].dense() for each in rollout.translated())
+    assert np.array_equal(second, new.dense())
+    assert np.array_equal(first, front & ~second), "what can be seen"
+
+
+def test_who_would_behead_another_stands_behind_it() -> None:
+    """Where the old animal was visible the new one may cover earlier ones; not where that would hide the upper end of one."""
+    mask = Mask.from_dense(worlds.ellipse((128, 128), (64, 80, 30, 26)))
+    how = Blend(CompositingConfig(mode="matte"), "natural", 5)
+    earlier = np.zeros((128, 128), np.bool_)
+    earlier[70:128, 56:62] = True
+    covered = []
+    for known in (False, True):
+        surface = NativeSurface(np.full((128, 128, 3), 90, np.uint8), (32, 32), how, None, "ground")
+        surface.apply(
+            StepRecord((Mask.from_dense(earlier),), Mask.from_dense(earlier[:0]), np.zeros((0, 0, 3), np.uint8))
+        )
+        if not known:
+            surface._standing.clear()
+        made = surface.run((0, 0, 128, 128), [mask], lambda *_: (np.full((32, 32, 3), 200, np.float32), upright(1)))
+        covered.append(int((made.masks[0].dense() & earlier).sum()))
+    assert covered[0] > 0, covered
+    assert covered[1] == 0
 
 
 def test_what_is_lost_on_the_way_does_not_come_back() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from instapipe.imaging.windows import Rectangle, hull, inside, placed
 from instapipe.pipeline.records import State
 from instapipe.structures import BoolMask, Mask
-from instapipe.translation.native import extent, in_front
-from instapipe.translation.resampling import shrink_mask
+from instapipe.translation.native import extent, nearer
+from instapipe.translation.resampling import enlarged_mask, shrink_mask
 
+Depth = Literal["nearer", "before", "behind"]
 _FREEDOMS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _ASIDE = (0.0, 0.1, -0.1, 0.2, -0.2)
 """How far a new animal may step aside, as shares of its width."""
@@ -30,21 +32,60 @@ _CUT_OFF, _TOP, _HIDDEN = 0.02, 0.2, 0.5
 of it that must be hidden to count."""
 _FINENESS = 2
 """Others are looked at so many times as finely as the generator works."""
+_COARSE = 96
+"""Pixels along the longer side of what is remembered of an animal: 64 of them are to take no memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """place: where the generator's window belongs.  mirrored: whether the new animals look the other way there.
 
-    lost: grades, for the share of them that lies over others, or behind, and where those in front hide most of the
-    upper end of one, or what holds pieces of it together, its neck above all.
-    beheaded: whether they do.
+    covered: the share of them that lies over others, or behind.
+    beheaded: whether most of the upper end of an animal would be hidden, or what holds pieces of it together, its neck
+    above all.
     """
 
     place: Rectangle
     mirrored: bool = False
-    lost: float = 0
+    covered: float = 0
     beheaded: bool = False
+
+    @property
+    def lost(self) -> float:
+        """Grades, for that."""
+        return _COVERING * self.covered + _BEHEADED * self.beheaded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """An animal that an earlier step made, as coarsely as suffices. box: (x0, y0, x1, y1) of the photo.
+
+    shape: bool (h, w), what is seen of it in there.
+    """
+
+    box: Rectangle
+    shape: BoolMask
+
+    @classmethod
+    def of(cls, mask: Mask) -> Standing:
+        """From the mask of what is seen."""
+        scale = min(1.0, _COARSE / max(1, *mask.crop.shape))
+        height, width = (max(1, round(scale * side)) for side in mask.crop.shape)
+        return cls(mask.box, shrink_mask(mask.crop, (height, width)))
+
+    def behind(self, mask: Mask) -> Standing:
+        """What is left of it behind `mask`."""
+        x0, y0, x1, y1 = self.box
+        left, top, right, bottom = mask.box
+        if not (left < x1 and x0 < right and top < y1 and y0 < bottom):
+            return self
+        height, width = self.shape.shape
+        return Standing(self.box, self.shape & ~shrink_mask(mask.window(self.box), (height, width)))
+
+    def beheaded_by(self, mask: Mask) -> bool:
+        """Whether `mask` before it would hide its head, or what holds it together."""
+        left = self.behind(mask)
+        return left is not self and _beheaded(self.shape, left.shape)
 
 
 def find_place(
@@ -77,7 +118,7 @@ def find_place(
     ]  # fmt: skip
     x0, y0, x1, y1 = where = inside(reduce(hull, (place for place, _, _ in tries)), size)
     old = together(masks, where)
-    front = in_front(painted[y0:y1, x0:x1], old)
+    front = nearer(painted[y0:y1, x0:x1], old)
     others = front if animals is None else front | (animals[y0:y1, x0:x1] & ~old)
     scale = min(1.0, _FINENESS * mattes.shape[1] / (window[3] - window[1]))
     rest, hiding = _reduced(others, scale), _reduced(front, scale)
@@ -90,7 +131,7 @@ def find_place(
         covered = _share(_seen(rest, view, mattes.shape[1:]), np.asarray(shown.any(axis=0)))
         behind = _seen(hiding, view, mattes.shape[1:])
         beheaded = any(_beheaded(shape, shape & ~behind) for shape in shown)
-        found = Placed(place, mirrored, _COVERING * covered + _BEHEADED * beheaded, beheaded)
+        found = Placed(place, mirrored, covered, beheaded)
         if covered <= _MOST_COVERED and not beheaded:
             return found
         if best is None or found.lost + worse < best[0]:
@@ -121,6 +162,32 @@ def _seen(mask: Mask, view: Sequence[int], size: Sequence[int]) -> BoolMask:
 def _share(others: BoolMask, shape: BoolMask) -> float:
     """The share of `shape` where `others` are."""
     return float((others & shape).sum() / max(1, shape.sum()))
+
+
+def find_depth(
+    found: Placed, masks: Sequence[Mask], mattes: State, painted: BoolMask, standing: Sequence[Standing]
+) -> tuple[Depth, Placed]:
+    """How deep in the photo the new animals stand, so that nobody's head is hidden, and what is lost then.
+
+    As :func:`instapipe.translation.native.nearer` has it; where that would hide a head, before or behind all others
+    that earlier steps made, if that hides none.
+
+    found, masks, mattes, painted: as of :func:`find_place`, the mattes turned as they are `found`.
+    """
+    size = (painted.shape[0], painted.shape[1])
+    new = [enlarged_mask(matte, found.place, size) for matte in mattes] if standing else []
+    if found.beheaded:
+        if not any(one.beheaded_by(mask) for one in standing for mask in new):
+            return "before", replace(found, beheaded=False)
+        return "nearer", found
+    over = [Mask.from_crop(size, mask.box[:2], mask.crop & together(masks, mask.box)) for mask in new]
+    if not any(one.beheaded_by(mask) for one in standing for mask in over):
+        return "nearer", found
+    for mask in new:
+        x0, y0, x1, y1 = mask.box
+        if _beheaded(mask.crop, mask.crop & ~painted[y0:y1, x0:x1]):
+            return "nearer", replace(found, beheaded=True)
+    return "behind", found
 
 
 def together(masks: Sequence[Mask], region: Rectangle) -> BoolMask:

@@ -46,6 +46,21 @@ class Rollout:
         for numbers, scores, masks in self._packed:
             yield self._instances(read_masks(masks), scores, numbers)
 
+    def uncover(self) -> None:
+        """Of each translated instance what later steps did not paint over is left: what can be seen."""
+        size = (self.pixels.shape[0], self.pixels.shape[1])
+        later = np.zeros(size, dtype=np.bool_)
+        for place, (numbers, scores, packed) in reversed(list(enumerate(self._packed))):
+            masks = read_masks(packed)
+            seen = []
+            for mask in masks:
+                x0, y0, x1, y1 = mask.box
+                seen.append(Mask.from_crop(size, (x0, y0), mask.crop & ~later[y0:y1, x0:x1]))
+            for mask in masks:
+                x0, y0, x1, y1 = mask.box
+                later[y0:y1, x0:x1] |= mask.crop
+            self._packed[place] = (numbers, scores, masks_bytes(size, seen))
+
     def _instances(self, masks: tuple[Mask, ...], scores: tuple[float, ...], numbers: tuple[int, ...]) -> Instances:
         size = (self.pixels.shape[0], self.pixels.shape[1])
         return Instances(size, masks, (self.target,) * len(masks), scores, numbers)
@@ -110,4 +125,6 @@ def roll_out(
         caption = f"step {len(rollout.hits)}: {', '.join(str(number) for number in step.numbers)}"
         rollout.frames.append(imaging.thumbnail(surface.preview(side), after, caption, side))
     rollout.pixels = surface.picture()
+    if isinstance(surface, NativeSurface) and blend.compositing.mode == "matte":
+        rollout.uncover()
     return rollout

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
-from instapipe.pipeline.placing import find_place, together
+from instapipe.pipeline.placing import Depth, Standing, find_depth, find_place, together
 from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
-from instapipe.translation.native import Blend, blend, distance, in_front, without_slivers
+from instapipe.translation.native import Blend, blend, distance, nearer, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
 _FRONT = 1.1
@@ -74,7 +74,7 @@ class _Made:
     """What a generator made of `window`, and the `place` where it belongs.
 
     raw, mattes: as of StepFunction.  mirrored: whether they are turned.
-    lost: grades, for how it stands among the others.
+    lost: grades, for how it stands among the others.  depth: where, before or behind them.
     """
 
     window: Rectangle
@@ -83,6 +83,7 @@ class _Made:
     mattes: State
     mirrored: bool
     lost: float
+    depth: Depth = "nearer"
 
 
 class NativeSurface:
@@ -109,6 +110,7 @@ class NativeSurface:
         self._placement = placement
         self._tries = tries
         self._painted = np.zeros(photo.shape[:2], dtype=np.bool_)
+        self._standing: list[Standing] = []
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
         size = (self._pixels.shape[0], self._pixels.shape[1])
@@ -117,6 +119,9 @@ class NativeSurface:
         x0, y0, x1, y1 = region = inside(reduce(hull, (window, made.window, place)), size)
         where = np.s_[y0:y1, x0:x1]
         old = together(masks, region)
+        front = None
+        if self._matte and made.depth != "before":
+            front = self._painted[where] if made.depth == "behind" else nearer(self._painted[where], old)
         blended, changed = blend(
             self._pixels[where],
             old,
@@ -127,8 +132,9 @@ class NativeSurface:
             open_sides=(place[0] > 0, place[1] > 0, place[2] < size[1], place[3] < size[0]),
             painted=self._painted[where],
             animals=None if self._animals is None else self._animals[where],
+            in_front=front,
         )
-        hidden = Mask.from_crop(size, (x0, y0), in_front(self._painted[where], old)) if self._matte else None
+        hidden = None if front is None else Mask.from_crop(size, (x0, y0), front)
         there = Mask.from_crop(size, (x0, y0), changed)
         cx0, cy0, cx1, cy1 = there.box
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
@@ -184,7 +190,8 @@ class NativeSurface:
         found = find_place(window, masks, mattes, self._painted, self._animals, turned=turned)
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
-        return _Made(window, found.place, raw, mattes, found.mirrored, found.lost)
+        depth, found = find_depth(found, masks, mattes, self._painted, self._standing)
+        return _Made(window, found.place, raw, mattes, found.mirrored, found.lost, depth)
 
     @property
     def _matte(self) -> bool:
@@ -198,6 +205,8 @@ class NativeSurface:
         for mask in record.masks:
             x0, y0, x1, y1 = mask.box
             self._painted[y0:y1, x0:x1] |= mask.crop
+            self._standing = [one.behind(mask) for one in self._standing]
+        self._standing += [Standing.of(mask) for mask in record.masks if mask.area]
 
     def picture(self) -> Pixels:
         return self._pixels

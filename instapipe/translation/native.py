@@ -92,6 +92,7 @@ def blend(
     open_sides: tuple[bool, bool, bool, bool] = (False, False, False, False),
     painted: BoolMask | None = None,
     animals: BoolMask | None = None,
+    in_front: BoolMask | None = None,
 ) -> tuple[Pixels, BoolMask]:
     """Blend one step's output into a region of the photo.
 
@@ -99,8 +100,9 @@ def blend(
     raw: float32 (h, w, 3) in [0, 255], the generator's image at the model's size.  mattes: float32 (n, h, w) in [0, 1].
     place: (x0, y0, x1, y1) of the region, where the generator's image belongs; none: everywhere.
     open_sides: (left, top, right, bottom): where that ends inside the photo, so that a border would show.
-    painted: bool (H, W), the animals that earlier steps made: a matte changes them under `old` alone (see `in_front`).
+    painted: bool (H, W), the animals that earlier steps made: no hole is filled over them.
     animals: bool (H, W), all that is no background: no hole is filled with it.
+    in_front: bool (H, W), what a matte does not change (see :func:`nearer`).
 
     Returns the new region, uint8 (H, W, 3), and where it may differ, bool (H, W).
     """
@@ -113,9 +115,9 @@ def blend(
         # A neck that leaves the window fades out there instead of being cut; what ends before it stays as it is.
         fading = _ramp(span, _left_by(mattes, open_sides), _MATTE_FEATHER)
         weight = laid(np.clip((weight - _FAINT) / (1 - 2 * _FAINT), 0, 1) * fading, corner, size)
-        if painted is not None and painted.any():
+        if in_front is not None and in_front.any():
             width = max(1, round(settings.compositing.soften * scale))
-            weight *= 1 - cv2.blur(in_front(painted, old).astype(np.float32), (width, width))
+            weight *= 1 - cv2.blur(in_front.astype(np.float32), (width, width))
     else:
         natural = settings.background == "natural"
         weight = _ramp(span, open_sides, _FEATHER) if natural else np.ones(span, np.float32)
@@ -148,7 +150,7 @@ def blend(
     return out, changed
 
 
-def in_front(painted: BoolMask, old: BoolMask) -> BoolMask:
+def nearer(painted: BoolMask, old: BoolMask) -> BoolMask:
     """Which of the animals that earlier steps `painted` stay in front of one that is made from `old`; bool (H, W).
 
     Masks of a photo show what is visible, so where `old` is, nothing was in front of it, and there the new animal may
