@@ -407,11 +407,11 @@ def test_who_would_be_beheaded_stands_before_those_whose_head_it_leaves(cut: boo
 
 
 def test_who_would_behead_another_stands_behind_it() -> None:
-    """Where the old animal was visible the new one may cover earlier ones; not where that would hide the upper end of one."""
+    """Where the old animal was visible the new one may cover earlier ones, unless that hides the upper end of one."""
     mask = Mask.from_dense(worlds.ellipse((128, 128), (64, 80, 30, 26)))
     how = Blend(CompositingConfig(mode="matte"), "natural", 5)
     earlier = np.zeros((128, 128), np.bool_)
-    earlier[70:128, 56:62] = True
+    earlier[70:104, 56:62] = True
     covered = []
     for known in (False, True):
         surface = NativeSurface(np.full((128, 128, 3), 90, np.uint8), (32, 32), how, None, "ground")

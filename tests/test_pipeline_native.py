@@ -30,7 +30,7 @@ from instapipe.pipeline.surfaces import ModelSurface, NativeSurface
 from instapipe.structures import Mask
 from instapipe.translation.again import StepFunction
 from instapipe.translation.engine import Translator
-from instapipe.translation.native import Blend, blend, soft_union, without_slivers
+from instapipe.translation.native import Blend, blend, nearer, soft_union, without_slivers
 from instapipe.translation.resampling import crisp_edge, enlarged_mask, missing_sharpness, shrink_mask
 from instapipe.translation.step import translate_step, union_matte
 
@@ -186,6 +186,7 @@ def test_in_a_crowd_nothing_is_filled_with_animals_and_nothing_painted_is_lost()
     how = Blend(CompositingConfig(mode="matte", dilate=3))
     surface = NativeSurface(pixels, (32, 32), how, red.dense() | blue.dense())
     whole = np.ones((32, 32), np.bool_)
+    whole[23:] = False
     slim = np.zeros((32, 32), np.bool_)
     slim[:, 12:20] = True
     # The first animal becomes much wider than it was, over the second one; the second one slimmer.
@@ -208,6 +209,17 @@ def test_in_a_crowd_nothing_is_filled_with_animals_and_nothing_painted_is_lost()
     assert gone.any()
     assert (now[gone][:, 1] > 90).all(), "grass, neither red nor painted nor blue"
     assert (now[gone][:, [0, 2]] < 90).all()
+
+
+def test_who_stands_lower_stays_in_front() -> None:
+    """Where the old animal was not seen, all that were painted are in front; where it was, those with lower feet."""
+    made = np.zeros((4, 6), np.uint16)
+    made[:, 1:3], made[:, 3:5] = 60, 80
+    old = np.zeros((4, 6), np.bool_)
+    old[2:] = True
+    front = nearer(made, old, 70)
+    assert front[:2].tolist() == [[False, True, True, True, True, False]] * 2
+    assert front[2:].tolist() == [[False, False, False, True, True, False]] * 2
 
 
 def test_the_key_of_a_step_knows_the_animals_around_it(matte_weights: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from instapipe.imaging.windows import Rectangle, hull, inside, placed
 from instapipe.pipeline.records import State
@@ -30,6 +31,8 @@ _NARROWING, _STEPPING = 0.1, 0.3
 _CUT_OFF, _TOP, _HIDDEN = 0.02, 0.2, 0.5
 """A share that hangs together with the rest behind others alone; the part of the height where heads are, and the share
 of it that must be hidden to count."""
+_LEVEL = 0.03
+"""Feet of which the rows differ by less than this share of the height stand beside each other."""
 _FINENESS = 2
 """Others are looked at so many times as finely as the generator works."""
 _COARSE = 96
@@ -92,7 +95,7 @@ def find_place(
     window: Rectangle,
     masks: Sequence[Mask],
     mattes: State,
-    painted: BoolMask,
+    painted: NDArray[np.uint16],
     animals: BoolMask | None,
     *,
     turned: Sequence[bool] = (False,),
@@ -101,7 +104,8 @@ def find_place(
     of several ways to the side where there is room.
 
     window: with the placement `ground`.  masks: of the old animals.  mattes: float32 (n, h, w), what was made of it.
-    painted: bool (H, W), what earlier steps made.  animals: bool (H, W), all that the photo had.
+    painted: (H, W), what earlier steps made, see :func:`instapipe.translation.native.nearer`.
+    animals: bool (H, W), all that the photo had.
     turned: which ways the new ones may look: as they do (False), the other way (True), or both.
     """
     size = (painted.shape[0], painted.shape[1])
@@ -118,8 +122,9 @@ def find_place(
     ]  # fmt: skip
     x0, y0, x1, y1 = where = inside(reduce(hull, (place for place, _, _ in tries)), size)
     old = together(masks, where)
-    front = nearer(painted[y0:y1, x0:x1], old)
-    others = front if animals is None else front | (animals[y0:y1, x0:x1] & ~old)
+    made = painted[y0:y1, x0:x1]
+    front = nearer(made, old, feet_of(masks))
+    others = made > 0 if animals is None else (made > 0) | (animals[y0:y1, x0:x1] & ~old)
     scale = min(1.0, _FINENESS * mattes.shape[1] / (window[3] - window[1]))
     rest, hiding = _reduced(others, scale), _reduced(front, scale)
     shapes = mattes >= 0.5
@@ -165,7 +170,7 @@ def _share(others: BoolMask, shape: BoolMask) -> float:
 
 
 def find_depth(
-    found: Placed, masks: Sequence[Mask], mattes: State, painted: BoolMask, standing: Sequence[Standing]
+    found: Placed, masks: Sequence[Mask], mattes: State, painted: NDArray[np.uint16], standing: Sequence[Standing]
 ) -> tuple[Depth, Placed]:
     """How deep in the photo the new animals stand, so that nobody's head is hidden, and what is lost then.
 
@@ -180,14 +185,24 @@ def find_depth(
         if not any(one.beheaded_by(mask) for one in standing for mask in new):
             return "before", replace(found, beheaded=False)
         return "nearer", found
-    over = [Mask.from_crop(size, mask.box[:2], mask.crop & together(masks, mask.box)) for mask in new]
+    over = []
+    for mask in new:
+        x0, y0, x1, y1 = mask.box
+        front = nearer(painted[y0:y1, x0:x1], together(masks, mask.box), feet_of(masks))
+        over.append(Mask.from_crop(size, (x0, y0), mask.crop & ~front))
     if not any(one.beheaded_by(mask) for one in standing for mask in over):
         return "nearer", found
     for mask in new:
         x0, y0, x1, y1 = mask.box
-        if _beheaded(mask.crop, mask.crop & ~painted[y0:y1, x0:x1]):
+        if _beheaded(mask.crop, mask.crop & (painted[y0:y1, x0:x1] == 0)):
             return "nearer", replace(found, beheaded=True)
     return "behind", found
+
+
+def feet_of(masks: Sequence[Mask]) -> float:
+    """The row below which an animal has to stand to be clearly nearer than those of `masks`."""
+    top, bottom = min(mask.box[1] for mask in masks), max(mask.box[3] for mask in masks)
+    return bottom + _LEVEL * (bottom - top)
 
 
 def together(masks: Sequence[Mask], region: Rectangle) -> BoolMask:

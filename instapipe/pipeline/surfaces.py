@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
-from instapipe.pipeline.placing import Depth, Standing, find_depth, find_place, together
+from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, find_place, together
 from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
@@ -109,7 +109,7 @@ class NativeSurface:
         self._animals = animals
         self._placement = placement
         self._tries = tries
-        self._painted = np.zeros(photo.shape[:2], dtype=np.bool_)
+        self._painted = np.zeros(photo.shape[:2], dtype=np.uint16)
         self._standing: list[Standing] = []
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
@@ -121,7 +121,8 @@ class NativeSurface:
         old = together(masks, region)
         front = None
         if self._matte and made.depth != "before":
-            front = self._painted[where] if made.depth == "behind" else nearer(self._painted[where], old)
+            painted = self._painted[where]
+            front = painted > 0 if made.depth == "behind" else nearer(painted, old, feet_of(masks))
         blended, changed = blend(
             self._pixels[where],
             old,
@@ -130,7 +131,7 @@ class NativeSurface:
             self._settings,
             place=(place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0),
             open_sides=(place[0] > 0, place[1] > 0, place[2] < size[1], place[3] < size[0]),
-            painted=self._painted[where],
+            painted=self._painted[where] > 0,
             animals=None if self._animals is None else self._animals[where],
             in_front=front,
         )
@@ -204,7 +205,7 @@ class NativeSurface:
         np.copyto(self._pixels[y0:y1, x0:x1], record.patch, where=record.changed.crop[:, :, None])
         for mask in record.masks:
             x0, y0, x1, y1 = mask.box
-            self._painted[y0:y1, x0:x1] |= mask.crop
+            self._painted[y0:y1, x0:x1][mask.crop] = min(y1, np.iinfo(np.uint16).max)
             self._standing = [one.behind(mask) for one in self._standing]
         self._standing += [Standing.of(mask) for mask in record.masks if mask.area]
 

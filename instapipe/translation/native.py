@@ -150,13 +150,15 @@ def blend(
     return out, changed
 
 
-def nearer(painted: BoolMask, old: BoolMask) -> BoolMask:
-    """Which of the animals that earlier steps `painted` stay in front of one that is made from `old`; bool (H, W).
+def nearer(made: NDArray[np.uint16], old: BoolMask, feet: float) -> BoolMask:
+    """Which of the animals that earlier steps made stay in front of one made from `old`; bool (H, W).
 
-    Masks of a photo show what is visible, so where `old` is, nothing was in front of it, and there the new animal may
-    cover what was painted since. Everywhere else the larger ones, which come first, are taken for the nearer ones.
+    The larger ones, which come first, are taken for the nearer ones. But masks show what is visible in a photo: where
+    `old` is, nothing was in front of it, and there the new animal may cover others, those that stand higher than it.
+
+    made: (H, W), for each pixel the row of the feet of the animal that was painted there, 0: none.  feet: its own.
     """
-    return painted & ~old
+    return np.asarray((made > 0) & (~old | (made > feet)))
 
 
 def remove_instances(
