@@ -33,7 +33,7 @@ from instapipe.networks.projected import FrozenBackbone
 from instapipe.training.config import DataSettings, TrainConfig
 from instapipe.training.step import InstaGAN, TrainingStep
 from instapipe.translation.engines.artefacts import Artefacts
-from instapipe.translation.engines.gpu import Steps
+from instapipe.translation.engines.gpu import Steps, without_tf32
 from instapipe.translation.engines.probes import probe_window
 from instapipe.translation.engines.run import WholeEngine, build
 
@@ -158,7 +158,7 @@ def translation(subject: speed.Subject, asked: argparse.Namespace) -> dict[str, 
         return painted[0].cpu().numpy(), mattes[0].cpu().numpy()
 
     def exact(pixels: Array, some: Array) -> tuple[Array, Array]:
-        with _no_tf32():
+        with without_tf32():
             return original(pixels, some)
 
     per_step = subject.per_step
@@ -281,15 +281,13 @@ def _training_call(
     if original:
         as_original(networks)
     networks.to(device)
-    step = TrainingStep(
-        config, networks, *training._optimizers(config, networks), training._pools(), backbone, bfloat16
-    )
+    step = TrainingStep(config, networks, *training.optimizers(config, networks), training.pools(), backbone, bfloat16)
     source, target = (_samples(seed, batch, config.data.size) for seed in range(2))
     return lambda: step(source, target, 0, torch.Generator().manual_seed(0))
 
 
 def _samples(seed: int, batch: int, side: int) -> Batch:
-    made = [training._batch(1000 * seed + number, INSTANCES, side) for number in range(batch)]
+    made = [training.batch_of_noise(1000 * seed + number, INSTANCES, side) for number in range(batch)]
     image, masks, valid = (torch.cat([getattr(one, name) for one in made]) for name in ("image", "masks", "valid"))
     return Batch(image, masks, valid)
 
@@ -353,10 +351,6 @@ def _clear() -> None:
     if torch.cuda.is_available():
         with contextlib.suppress(Exception):
             torch.cuda.empty_cache()
-
-
-def _no_tf32() -> contextlib.AbstractContextManager[None]:
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def _chosen_by_trial() -> contextlib.AbstractContextManager[None]:

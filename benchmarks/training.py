@@ -156,8 +156,8 @@ def cell(
             set_recompute(module, checkpointing)
     if original:
         as_original(networks)
-    step = TrainingStep(config, networks, *_optimizers(config, networks), _pools(), network, bfloat16)
-    source, target = (_batch(seed, count, side) for seed in range(2))
+    step = TrainingStep(config, networks, *optimizers(config, networks), pools(), network, bfloat16)
+    source, target = (batch_of_noise(seed, count, side) for seed in range(2))
     seconds = []
     for number in range(rounds + 1):
         begun = time.process_time()
@@ -207,7 +207,7 @@ def _backbone(config: TrainConfig) -> tuple[FrozenBackbone | None, list[int]]:
     return FrozenBackbone(features, config.projected.min_side), list(features.channels)
 
 
-def _optimizers(config: TrainConfig, networks: InstaGAN) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+def optimizers(config: TrainConfig, networks: InstaGAN) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     generators = [*networks.source_to_target.parameters(), *networks.target_to_source.parameters()]
     critics = [*networks.critic_source.parameters(), *networks.critic_target.parameters()]
     return (
@@ -216,11 +216,11 @@ def _optimizers(config: TrainConfig, networks: InstaGAN) -> tuple[torch.optim.Ad
     )
 
 
-def _pools() -> dict[str, FakePool]:
+def pools() -> dict[str, FakePool]:
     return {"source": FakePool(0), "target": FakePool(0)}
 
 
-def _batch(seed: int, count: int, side: int) -> Batch:
+def batch_of_noise(seed: int, count: int, side: int) -> Batch:
     """One photo of noise with `count` masks, stripes one beside the other."""
     rng = torch.Generator().manual_seed(seed)
     image = torch.rand(1, 3, side, side, generator=rng) * 2 - 1

@@ -108,8 +108,7 @@ class SetGenerator(nn.Module):
                 f"expected image (B, 3, H, W), masks (B, N, H, W), valid bool (B, N); "
                 f"got {tuple(image.shape)}, {tuple(masks.shape)}, {valid.dtype} {tuple(valid.shape)}"
             )
-        if h % 4 or w % 4 or min(h, w) < MIN_SIDE:
-            raise ValueError(f"H and W: expected multiples of 4, at least {MIN_SIDE}; got {h}x{w}")
+        check_sides(h, w)
         if not bool(valid.any()):
             return image, masks
         sample = valid.nonzero()[:, 0]  # (V,): to which sample each valid mask belongs
@@ -124,6 +123,12 @@ class SetGenerator(nn.Module):
         new_masks = recompute(self.decoder_mask, context, enabled=again).squeeze(1).to(masks.dtype)
         new_image = torch.where(valid.any(dim=1)[:, None, None, None], new_image, image)
         return new_image, masks.clone().masked_scatter(valid[:, :, None, None].expand_as(masks), new_masks)
+
+
+def check_sides(height: int, width: int) -> None:
+    """Raises ValueError where a generator cannot take images of this size."""
+    if height % 4 or width % 4 or min(height, width) < MIN_SIDE:
+        raise ValueError(f"H and W: expected multiples of 4, at least {MIN_SIDE}; got {height}x{width}")
 
 
 def soften(mattes: Tensor, width: int) -> Tensor:

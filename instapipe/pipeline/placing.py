@@ -125,6 +125,8 @@ def find_place(
     made = painted[y0:y1, x0:x1]
     front = nearer(made, old, feet_of(masks))
     others = made > 0 if animals is None else (made > 0) | (animals[y0:y1, x0:x1] & ~old)
+    if not others.any():
+        return Placed(*tries[0][:2])
     scale = min(1.0, _FINENESS * mattes.shape[1] / (window[3] - window[1]))
     rest, hiding = _reduced(others, scale), _reduced(front, scale)
     shapes = mattes >= 0.5

@@ -9,16 +9,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from instapipe.config import Placement
-from instapipe.imaging.windows import (
-    MOST_TRIES,
-    VIEWS,
-    Framing,
-    Rectangle,
-    hull,
-    multiple_of_4,
-    views,
-    whole_window,
-)
+from instapipe.imaging.windows import MOST_TRIES, VIEWS, Framing, Rectangle, hull, multiple_of_4, views, whole_window
 from instapipe.pipeline.keys import DECODE_VERSION, TRANSLATE_VERSION
 from instapipe.pipeline.resolve import Weights
 from instapipe.pipeline.settings import TranslateSettings

@@ -52,14 +52,15 @@ class Rollout:
         later = np.zeros(size, dtype=np.bool_)
         for place, (numbers, scores, packed) in reversed(list(enumerate(self._packed))):
             masks = read_masks(packed)
-            seen = []
-            for mask in masks:
-                x0, y0, x1, y1 = mask.box
-                seen.append(Mask.from_crop(size, (x0, y0), mask.crop & ~later[y0:y1, x0:x1]))
-            for mask in masks:
-                x0, y0, x1, y1 = mask.box
-                later[y0:y1, x0:x1] |= mask.crop
-            self._packed[place] = (numbers, scores, masks_bytes(size, seen))
+            covers = [later[mask.box[1] : mask.box[3], mask.box[0] : mask.box[2]] for mask in masks]
+            if any((mask.crop & cover).any() for mask, cover in zip(masks, covers, strict=True)):
+                seen = [
+                    Mask.from_crop(size, mask.box[:2], mask.crop & ~cover)
+                    for mask, cover in zip(masks, covers, strict=True)
+                ]
+                self._packed[place] = (numbers, scores, masks_bytes(size, seen))
+            for mask, cover in zip(masks, covers, strict=True):
+                cover |= mask.crop
 
     def _instances(self, masks: tuple[Mask, ...], scores: tuple[float, ...], numbers: tuple[int, ...]) -> Instances:
         size = (self.pixels.shape[0], self.pixels.shape[1])
@@ -125,6 +126,6 @@ def roll_out(
         caption = f"step {len(rollout.hits)}: {', '.join(str(number) for number in step.numbers)}"
         rollout.frames.append(imaging.thumbnail(surface.preview(side), after, caption, side))
     rollout.pixels = surface.picture()
-    if isinstance(surface, NativeSurface) and blend.compositing.mode == "matte":
+    if blend.compositing.mode == "matte":
         rollout.uncover()
     return rollout

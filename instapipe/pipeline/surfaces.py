@@ -119,9 +119,8 @@ class NativeSurface:
         x0, y0, x1, y1 = region = inside(reduce(hull, (window, made.window, place)), size)
         where = np.s_[y0:y1, x0:x1]
         old = together(masks, region)
-        front = None
+        painted, front = self._painted[where], None
         if self._matte and made.depth != "before":
-            painted = self._painted[where]
             front = painted > 0 if made.depth == "behind" else nearer(painted, old, feet_of(masks))
         blended, changed = blend(
             self._pixels[where],
@@ -131,7 +130,7 @@ class NativeSurface:
             self._settings,
             place=(place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0),
             open_sides=(place[0] > 0, place[1] > 0, place[2] < size[1], place[3] < size[0]),
-            painted=self._painted[where] > 0,
+            painted=painted > 0,
             animals=None if self._animals is None else self._animals[where],
             in_front=front,
         )

@@ -54,13 +54,8 @@ class Augmentation:
         mode = "reflect" if padding == "reflection" else "replicate"
         padded = F.pad(masks, (margin_x, margin_x, margin_y, margin_y), mode=mode)
         # Two gathers for the whole batch: one sample after the other would be thousands of small kernels on a GPU.
-        y, x = (
-            torch.tensor([margin + round(by * side) for by in shifts], device=masks.device)[:, None]
-            + torch.arange(side, device=masks.device)
-            for margin, side, shifts in (
-                (margin_y, h, self.shift[:, 0].tolist()),
-                (margin_x, w, self.shift[:, 1].tolist()),
-            )
-        )
+        corners = [(margin_y + round(dy * h), margin_x + round(dx * w)) for dy, dx in self.shift.tolist()]
+        top, left = torch.tensor(corners, device=masks.device).unbind(dim=1)
+        y, x = (at[:, None] + torch.arange(side, device=masks.device) for at, side in ((top, h), (left, w)))
         rows = padded.gather(2, y[:, None, :, None].expand(-1, masks.shape[1], -1, padded.shape[3]))
         return rows.gather(3, x[:, None, None, :].expand(-1, masks.shape[1], h, -1))

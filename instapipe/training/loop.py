@@ -71,7 +71,8 @@ def train(run: Run) -> Iterator[Progress]:
 
 def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterator[Progress]:
     config, team = run.config, run.team
-    if share_done(run) >= 1:
+    done = share_done(run)
+    if done >= 1:
         return
     size = effective_batch(config, team.size)
     begun = time.monotonic() - run.seconds
@@ -82,7 +83,7 @@ def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterat
 
     for source, target in ahead(batches, range(run.step, config.steps)):
         rng = torch.Generator().manual_seed(derive(config.seed, "step", run.step))
-        rate = learning_rate(config, share_done(run))
+        rate = learning_rate(config, done)
         for optimizer, wait in zip(run.optimizers, (config.critics_first, 0), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate if run.step >= wait else 0.0
@@ -91,7 +92,7 @@ def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterat
         for direction, average in run.averages.items():
             update_average(average, getattr(run.networks, direction), decay=config.ema, step=config.ema_seen + run.step)
         run.seconds = team.told(time.monotonic() - begun) if config.minutes else time.monotonic() - begun
-        last = share_done(run) >= 1
+        done = share_done(run)
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise TrainingError(
@@ -104,12 +105,12 @@ def _steps(run: Run, step_of: TrainingStep, shown: board.Board | None) -> Iterat
             _log(run, metrics)
             if shown is not None:
                 shown.write(run.step, metrics)
-            if run.step % config.sample_every == 0 or last:
+            if run.step % config.sample_every == 0 or done >= 1:
                 events.append(f"samples: {write_grids(run)}")
-        if run.step % config.save_every == 0 or last:
+        if run.step % config.save_every == 0 or done >= 1:
             events.append(f"checkpoint: {save(run)}")
-        yield Progress(run.step, share_done(run), metrics, run.seconds, tuple(events))
-        if last:
+        yield Progress(run.step, done, metrics, run.seconds, tuple(events))
+        if done >= 1:
             break
 
 

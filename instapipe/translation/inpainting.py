@@ -26,12 +26,13 @@ def backgrounds(
     holes = [grow(o, dilate) & ~m for o, m in zip(old, made, strict=True)]
     pixels = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     array = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    work = smoothly_filled, map(np.ascontiguousarray, array), holes, made, repeat(radius)
     threads = min(len(array), torch.get_num_threads())
     if threads > 1:  # OpenCV lets go of Python's lock
         with ThreadPoolExecutor(threads) as pool:
-            filled = list(pool.map(smoothly_filled, map(np.ascontiguousarray, array), holes, made, repeat(radius)))
+            filled = list(pool.map(*work))
     else:
-        filled = list(map(smoothly_filled, map(np.ascontiguousarray, array), holes, made, repeat(radius)))
+        filled = list(map(*work))
     out = torch.from_numpy(np.stack(filled)).to(images.device).permute(0, 3, 1, 2).to(images.dtype) / 127.5 - 1
     return torch.where(torch.from_numpy(np.stack(holes)).to(images.device)[:, None], out, images.detach())
 

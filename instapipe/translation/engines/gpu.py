@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instapipe.networks.blocks import NarrowConv2d, UpsampleConv
-from instapipe.networks.generator import MIN_SIDE, SetGenerator
+from instapipe.networks.generator import SetGenerator, check_sides
 from instapipe.translation.engines.rewrite import NarrowConv, as_written
 
 _GRAPHS = 4
@@ -32,8 +32,7 @@ def dense_step(generator: SetGenerator, image: Tensor, masks: Tensor) -> tuple[T
     b, n, h, w = masks.shape
     if image.shape != (b, 3, h, w) or n < 1:
         raise ValueError(f"expected image (B, 3, H, W), masks (B, N, H, W); got {image.shape}, {masks.shape}")
-    if h % 4 or w % 4 or min(h, w) < MIN_SIDE:
-        raise ValueError(f"H and W: expected multiples of 4, at least {MIN_SIDE}; got {h}x{w}")
+    check_sides(h, w)
     valid = torch.ones((b, n), dtype=torch.bool, device=image.device)
     features = generator.encoder_mask(masks.flatten(0, 1).unsqueeze(1))  # (B N, C, h, w)
     total = generator.aggregate(features.view(b, n, *features.shape[1:]), valid)
@@ -60,6 +59,12 @@ def _fixed(module: nn.Module) -> None:
             setattr(module, name, NarrowConv(child.cpu()).to(device).requires_grad_(False))
         else:
             _fixed(child)
+
+
+def without_tf32() -> contextlib.AbstractContextManager[None]:
+    """Convolutions in float32 are exact; nothing else changes."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,13 +149,7 @@ class Steps:
 
     def _step(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         given = (x.to(self._dtype).contiguous(memory_format=torch.channels_last) for x in (image, masks))
-        exact = self._dtype == torch.float32
-        benchmark, deterministic = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
-        with (
-            torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=deterministic, allow_tf32=False)
-            if exact
-            else contextlib.nullcontext()
-        ):
+        with without_tf32() if self._dtype == torch.float32 else contextlib.nullcontext():
             painted, mattes = dense_step(self._generator, *given)
         # Contiguous: what is copied to the host has the layout of the photo.
         return painted.float().contiguous(), mattes.float().contiguous()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from instapipe.errors import EngineError
-from instapipe.networks.generator import MIN_SIDE, SetGenerator
+from instapipe.networks.generator import SetGenerator, check_sides
 from instapipe.translation.engines.artefacts import Artefacts
 from instapipe.translation.engines.backends import PRECISIONS, backend
 from instapipe.translation.engines.gpu import Steps
@@ -60,8 +60,7 @@ class PartsEngine:
     def run(self, image: Array, masks: Array) -> tuple[Array, Array]:
         """See Engine. Raises EngineError where the parts cannot be compiled for this size."""
         height, width = image.shape[1:]
-        if height % 4 or width % 4 or min(height, width) < MIN_SIDE:
-            raise ValueError(f"H and W: expected multiples of 4, at least {MIN_SIDE}; got {height}x{width}")
+        check_sides(height, width)
         compiled = self._compiled.pop((height, width), None)
         if compiled is None:
             while len(self._compiled) >= _SIZES:
