@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import worlds
 
+if TYPE_CHECKING:
+    from instapipe.networks.grader import Grader
+
+GROUND = {"placement": "ground", "window_scale": 1.35, "window_height_scale": 1.8, "least_aspect": 1.2}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -81,6 +86,34 @@ def shell(tmp_path: Path) -> Cli:
 def matte_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny sheep2giraffe of random weights that blends by its mattes, one instance a step, at 32x32."""
     return worlds.write_weights(tmp_path_factory.mktemp("weights") / "matte")
+
+
+@pytest.fixture(scope="session")
+def grader() -> Grader:
+    """Has learnt from those of graded_worlds."""
+    from graded_worlds import graded
+
+    from instapipe.training.grading import fit_grader
+
+    return fit_grader([graded()])
+
+
+@pytest.fixture(scope="session")
+def grader_file(grader: Grader, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its file."""
+    path = tmp_path_factory.mktemp("grader") / "grader.safetensors"
+    grader.write(path)
+    return path
+
+
+@pytest.fixture
+def ground_weights(matte_weights: Path, tmp_path: Path) -> Path:
+    """The tiny translator, its windows on the ground."""
+    folder = tmp_path / "ground"
+    shutil.copytree(matte_weights, folder)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **GROUND}))
+    return folder
 
 
 @pytest.fixture(scope="session")

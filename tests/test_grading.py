@@ -14,6 +14,7 @@ import torch
 import training_worlds
 import worlds
 from conftest import Cli
+from graded_worlds import animal, graded
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -28,57 +29,13 @@ from instapipe.pipeline.records import StepRecord
 from instapipe.pipeline.rollout import Rollout
 from instapipe.pipeline.surfaces import NativeSurface, Tries
 from instapipe.structures import Instances, Mask
-from instapipe.training.grading import Graded, Outputs, fit_grader, read_graded, spearman
+from instapipe.training.grading import Graded, fit_grader, read_graded, spearman
 from instapipe.translation.again import StepFunction, Turn, round_trip
 from instapipe.translation.native import Blend
 from instapipe.translation.step import translate_step
 
-GROUND = {"placement": "ground", "window_scale": 1.35, "window_height_scale": 1.8, "least_aspect": 1.2}
 PAIR = ("--source", "sheep", "--target", "giraffe")
 EXACT = ("--engine", "torch", "--precision", "float32")
-
-
-def animal(rng: np.random.Generator, sound: bool) -> NDArray[np.uint8]:
-    """The matte of a body with a neck on four legs, or with what should be legs in one block; uint8 (96, 96)."""
-    matte = np.zeros((96, 96), np.uint8)
-    x, y, height = int(rng.integers(24, 34)), int(rng.integers(44, 54)), int(rng.integers(24, 32))
-    cv2.rectangle(matte, (x, y), (x + 34, y + 16), 255, -1)
-    cv2.line(matte, (x + 30, y), (x + 40, y - 34), 255, 7)
-    for leg in (0, 9, 22, 30):
-        cv2.rectangle(matte, (x + leg, y + 10), (x + leg + 3, y + 10 + height), 255, -1)
-    if not sound:
-        cv2.rectangle(matte, (x, y + 10), (x + 33, y + 10 + height), 255, -1)
-    return cv2.GaussianBlur(matte, (3, 3), 0)
-
-
-def graded(count: int = 80, seed: int = 0) -> Graded:
-    rng = np.random.default_rng(seed)
-    grades = rng.integers(0, 2, count) * 2
-    mattes = np.stack([animal(rng, bool(grade)) for grade in grades])
-    photos = tuple(f"photo{n // 4}.jpg" for n in range(count))
-    return Graded(Outputs(mattes, photos), grades.astype(np.float32))
-
-
-@pytest.fixture(scope="module")
-def grader() -> Grader:
-    return fit_grader([graded()])
-
-
-@pytest.fixture(scope="module")
-def grader_file(grader: Grader, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("grader") / "grader.safetensors"
-    grader.write(path)
-    return path
-
-
-@pytest.fixture
-def ground_weights(matte_weights: Path, tmp_path: Path) -> Path:
-    """The tiny translator, its windows on the ground."""
-    folder = tmp_path / "ground"
-    shutil.copytree(matte_weights, folder)
-    card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps({**card, **GROUND}))
-    return folder
 
 
 @pytest.fixture
@@ -454,6 +411,36 @@ def test_a_speck_is_not_chosen_for_its_grade() -> None:
     record = NativeSurface(worlds.photo_pixels(), (32, 32), blend, None, "ground", tries).run(window, [mask], step)
     assert made == [20, 2, 2], "nor does it end the search"
     assert record.masks[0].area > mask.area / 4
+
+
+@pytest.mark.parametrize(("across", "chosen"), [(2, 0), (1, 1)])
+def test_a_head_that_the_window_cuts_off_is_worth_less(across: int, chosen: int) -> None:
+    """The better graded second try leaves its window above; the tip of an ear (one pixel of 32) may."""
+    mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
+    window = Framing(1.35, 1.8, 0, "ground").window([mask.box])
+    blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
+    made: list[int] = []
+
+    def step(pixels: NDArray[np.float32], shown: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        matte = np.zeros((1, 32, 32), np.float32)
+        matte[:, 8:29, 10:22] = 1
+        if made:
+            matte[:, :8, 20 - across : 20] = 1
+        made.append(len(made))
+        return np.full((32, 32, 3), 200, np.float32), matte
+
+    graded: list[float] = []
+
+    def grade(mattes: NDArray[np.float32]) -> float:
+        graded.append(0.9 if mattes[0, 4].any() else 0.5)
+        return graded[-1]
+
+    tries = Tries(2, grade)
+    record = NativeSurface(worlds.photo_pixels(), (32, 32), blend, None, "ground", tries).run(window, [mask], step)
+    assert graded == [0.5, 0.9]
+    # What reaches further up was made smaller for it, or has the taller box: the neck alone tells them apart.
+    top = record.masks[0].crop[0].sum() / record.masks[0].crop.shape[1]
+    assert (top < 0.5) == bool(chosen)
 
 
 def test_what_covers_others_is_worth_less() -> None:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from instapipe.cli.teach import teach_command
 from instapipe.errors import UsageError
 
 command = typer.Typer(no_args_is_help=True)
+command.command("teach")(teach_command)
 
 
 @command.callback()

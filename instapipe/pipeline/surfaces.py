@@ -22,7 +22,7 @@ from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, fin
 from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
-from instapipe.translation.native import Blend, blend, distance, nearer, without_slivers
+from instapipe.translation.native import Blend, blend, cut_above, distance, nearer, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
 _FRONT = 1.1
@@ -34,6 +34,8 @@ _LEAST_LEFT = 0.25
 """A new animal of less than this share of the old one's area is taken only where every try is as small."""
 _LOST = 1.0
 """With so many grades lost to others, covered by it or hiding it, an animal is tried looking the other way, too."""
+_FLATTENED = 1.0
+"""Grades that are lost where the window cuts a head off, which an outline's grade hardly knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class _Made:
     """What a generator made of `window`, and the `place` where it belongs.
 
     raw, mattes: as of StepFunction.  mirrored: whether they are turned.
-    lost: grades, for how it stands among the others.  depth: where, before or behind them.
+    lost: grades, for how it stands among the others.  flat: grades, for heads that the window cuts off.
+    depth: where, before or behind the others.
     """
 
     window: Rectangle
@@ -83,6 +86,7 @@ class _Made:
     mattes: State
     mirrored: bool
     lost: float
+    flat: float = 0
     depth: Depth = "nearer"
 
 
@@ -151,7 +155,7 @@ class NativeSurface:
             # A speck has no legs that could be wrong: what became of the animal is not to be chosen for that.
             there = all(_area(matte, made.place) >= _LEAST_LEFT * sum(mask.area for mask in masks) / len(made.mattes)
                         for matte in made.mattes)  # fmt: skip
-            worth = self._tries.grade(made.mattes) - made.lost if there else -math.inf
+            worth = self._tries.grade(made.mattes) - made.lost - made.flat if there else -math.inf
             if best is None or worth > best[0]:
                 best = worth, made
             if worth >= _SOUND:
@@ -191,7 +195,9 @@ class NativeSurface:
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
         depth, found = find_depth(found, masks, mattes, self._painted, self._standing)
-        return _Made(window, found.place, raw, mattes, found.mirrored, found.lost, depth)
+        return _Made(
+            window, found.place, raw, mattes, found.mirrored, found.lost, _FLATTENED * cut_above(mattes), depth
+        )
 
     @property
     def _matte(self) -> bool:

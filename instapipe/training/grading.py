@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from instapipe.errors import DataError
 from instapipe.imaging import write_atomically
-from instapipe.networks.grader import GRADES, Grader, GraderForm, Outlines, outline
+from instapipe.networks.grader import GRADES, Grader, GraderForm, Outlines, looks, outline
 
 FORM = GraderForm()
 OUTPUTS, ANSWERS = "outputs.npz", "grades.csv"
 LEAST = 40
 """Fewer graded outputs teach nothing."""
 _COPIES = 5
-_RIDGE = 6.0
+_RIDGE = 15.0
 _FOLDS = 8
 _SHIFT, _SCALE, _SHARPER = 0.03, 0.05, (1.0, 1.5, 2.5)
 Floats = NDArray[np.float32]
@@ -161,7 +161,7 @@ def _features(
         rows = []
         for start in range(0, len(mattes), 32):
             shown = [_shown(matte, outlines.side, rng if copy else None) for matte in mattes[start : start + 32]]
-            rows.append(outlines(torch.from_numpy(np.stack(shown)[:, None])).numpy())
+            rows.append(outlines(torch.from_numpy(np.stack([looks(one, outlines.looks) for one in shown]))).numpy())
             progress(copy * len(mattes) + start + len(shown), total)
         found.append(np.concatenate(rows))
     return found

@@ -10,24 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instapipe.config import Direction, TranslatorCard, opposite
-from instapipe.data.domains import Cutting, cut_samples, derive
+from instapipe.config import Direction, TranslatorCard
+from instapipe.data.domains import cut_samples, derive
 from instapipe.data.photos import AnnotatedPhoto
-from instapipe.data.samples import Crop, Sample, sample_batch
+from instapipe.data.samples import Sample
 from instapipe.errors import DataError
 from instapipe.imaging import encode_image, write_atomically
 from instapipe.imaging.windows import VIEWS
-from instapipe.networks.weights import check_gradable
 from instapipe.structures import Pixels
 from instapipe.training.grading import ANSWERS, Outputs
-from instapipe.translation.again import Turn, round_trip
-from instapipe.translation.engine import Translator
-from instapipe.translation.native import without_slivers
+from instapipe.training.turns import Turns, matte_of
 
 COLUMNS, ROWS, SIDE = 8, 6, 160
-_ROOM = 1.16
-"""Windows are read so much finer than the model sees them, and views of them taken at random."""
-_LEAST_VIEW = 0.88
 _MOST_TRIPS = max(trips for _, _, trips in VIEWS)
 _GREY = 128
 
@@ -40,49 +34,34 @@ class OutputsToGrade:
         self, card: TranslatorCard, folder: Path, direction: Direction, *, views: int, most: int, seed: int
     ) -> None:
         """views: crops of each instance's window.  most: outputs in all. Raises WeightsError, UsageError."""
-        check_gradable(card)
-        assert card.size is not None
-        self.card, self.views, self.most, self.seed = card, views, most, seed
-        self._there = Translator(card, folder, direction, "cpu")
-        back = opposite(direction)
-        self._back = Translator(card, folder, back, "cpu") if back in card.directions else None
-        size = card.size[0]
-        self.cutting = Cutting(
-            mode="window", size=size, load_size=round(_ROOM * size), window_scale=card.window_scale,
-            window_height_scale=card.window_height_scale, least_aspect=card.least_aspect, placement=card.placement,
-            max_instances=1, min_side=48, max_cut=0.15, max_company=0.1, facing=card.facing,
-        )  # fmt: skip
+        self.turns = Turns(card, folder, direction)
+        self.views, self.most, self.seed = views, most, seed
 
     def __call__(self, photos: Sequence[AnnotatedPhoto]) -> Iterator[tuple[NDArray[np.uint8], Pixels, str]]:
         """Of `photos` in random order, until there are enough."""
         rng = torch.Generator().manual_seed(derive(self.seed, "grade"))
-        most = _MOST_TRIPS if self._back is not None else 0
+        most = _MOST_TRIPS if self.turns.returns else 0
         trips = np.random.default_rng(derive(self.seed, "round trips"))
         count = 0
         for place in torch.randperm(len(photos), generator=rng).tolist():
-            for sample in cut_samples(photos[place], self.cutting, {}):
+            for sample in cut_samples(photos[place], self.turns.cutting, {}):
                 for _ in range(self.views):
                     if count == self.most:
                         return
-                    made = self._translated(sample, rng, int(trips.integers(most + 1)))
-                    yield *made, Path(photos[place].origin).name
-                    count += 1
+                    output = self._translated(sample, rng, int(trips.integers(most + 1)))
+                    if output is not None:
+                        yield *output, Path(photos[place].origin).name
+                        count += 1
 
     @torch.inference_mode()
-    def _translated(self, sample: Sample, rng: torch.Generator, trips: int) -> tuple[NDArray[np.uint8], Pixels]:
-        def view(drawn: Sample, rng: torch.Generator) -> Crop:
-            full = drawn.image.shape[0]
-            crop = Crop.sample(full, (round(_LEAST_VIEW * full), full), rng)
-            return Crop(crop.x, crop.y, crop.side, flip=False)
-
-        batch = sample_batch([sample], view, rng, size=self.cutting.size, max_instances=1, order="largest")
-        pixels = (batch.image[0].permute(1, 2, 0).numpy() + 1) * np.float32(127.5)
-        turn = Turn.of(self._there.step, pixels, batch.masks[0].numpy() > 0)
+    def _translated(self, sample: Sample, rng: torch.Generator, trips: int) -> tuple[NDArray[np.uint8], Pixels] | None:
+        turn = self.turns.first(sample, rng)
+        if turn is None:
+            return None
         for _ in range(trips):
-            assert self._back is not None
             # Where nothing comes back, what there was stays.
-            turn = round_trip(turn, self._there.step, self._back.step, self.card.compositing) or turn
-        matte = without_slivers(turn.mattes[0], turn.masks[0])
+            turn = self.turns.again(turn) or turn
+        matte = matte_of(turn)
         return np.rint(matte * 255).astype(np.uint8), tile(turn.raw, matte)
 
 
@@ -115,15 +94,15 @@ def sheet(crops: Iterable[tuple[int, Pixels]]) -> Pixels:
     return np.vstack([np.hstack(tiles[k : k + COLUMNS]) for k in range(0, len(tiles), COLUMNS)])
 
 
-def write_to_grade(folder: Path, made: Sequence[tuple[NDArray[np.uint8], Pixels, str]], seed: int) -> list[Path]:
+def write_to_grade(folder: Path, outputs: Sequence[tuple[NDArray[np.uint8], Pixels, str]], seed: int) -> list[Path]:
     """The outputs, shuffled: `outputs.npz`, an empty `grades.csv`, and numbered sheets, whose paths it gives.
 
     Raises DataError where nothing was made.
     """
-    if not made:
+    if not outputs:
         raise DataError("no instance to translate is large enough, whole and alone enough to be graded")
-    order = np.random.default_rng(seed).permutation(len(made))
-    shuffled = [made[place] for place in order]
+    order = np.random.default_rng(seed).permutation(len(outputs))
+    shuffled = [outputs[place] for place in order]
     Outputs(np.stack([matte for matte, _, _ in shuffled]), tuple(photo for *_, photo in shuffled)).write(folder)
     sheets = []
     per_sheet = COLUMNS * ROWS

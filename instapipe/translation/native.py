@@ -32,6 +32,8 @@ _LEAST_PART = 1 / 20
 """A part of a matte apart from its largest one and smaller than this share of it is a sliver, not a leg."""
 _LEAST_PIECE = 1 / 6
 """The same where the old animal was in one piece: then the new one is, too."""
+_FLAT = 1 / 20
+"""An animal that leaves its window over more than this share of the upper side has a head that is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,11 @@ def extent(mattes: NDArray[np.float32]) -> tuple[float, float, float, float] | N
         return None
     (height, width), (x0, y0, x1, y1) = there.size, there.box
     return x0 / width, y0 / height, x1 / width, y1 / height
+
+
+def cut_above(mattes: NDArray[np.float32]) -> bool:
+    """Whether the window's upper side cuts off what one of the mattes shows, float32 (n, h, w)."""
+    return bool(((mattes[:, 0] >= 0.5).mean(axis=1) > _FLAT).any())
 
 
 def soft_union(mattes: NDArray[np.float32], width: int) -> NDArray[np.float32]:

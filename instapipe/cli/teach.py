@@ -1,0 +1,129 @@
+"""`instapipe grade teach`: weights learn to make at once what was the best of their own tries."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from instapipe.config import Direction
+from instapipe.errors import UsageError
+
+_EVERY = 100
+
+
+def teach_command(
+    data: Annotated[Path, typer.Option(help="COCO JSON, or a folder of photos with masks.", metavar="PATH")],
+    weights: Annotated[str, typer.Option(help="A translator with a grader.", metavar="NAME|PATH")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on.")],
+    export: Annotated[Path, typer.Option(help="A new folder for the weights.", metavar="DIR")],
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Classes to learn from; default: the weights' source.", metavar="C"),
+    ] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks, if not beside the photos.", metavar="PATH")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Crops of each instance.")] = 5,
+    least: Annotated[float, typer.Option(help="The grade from which on a try is learnt from.")] = 1.5,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Lessons a step.")] = 8,
+    rate: Annotated[float, typer.Option(min=0, help="The learning rate at first; it falls to 0.")] = 2e-4,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+) -> None:
+    """Let weights learn to make at once what was the best of their own tries, as their grader sees it.
+
+    Teach on photos that are trained on, never on those that are measured on. A run that was stopped goes on with the
+    same command.
+    """
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from instapipe.cli.train import Interruption
+    from instapipe.data.photos import read_photos
+    from instapipe.networks.backbone import pretrained_features
+    from instapipe.networks.cards import find_card
+    from instapipe.networks.devices import resolve_device
+    from instapipe.networks.grader import load_grader
+    from instapipe.networks.projected import FrozenBackbone
+    from instapipe.networks.weights import load_generator
+    from instapipe.training import checkpoint, school
+    from instapipe.training.teaching import LEVELS, Teacher, Teaching
+    from instapipe.training.turns import Runner, Turns
+    from instapipe.translation.engine import choose
+
+    if export.exists():
+        raise UsageError(f"--export {str(export)!r} exists: weights are never overwritten, choose another name")
+    card, folder = find_card(weights, "translator")
+    if card.grader is None:
+        raise UsageError(
+            f"weights {card.name!r} have no grader that could choose: instapipe grade attach gives them one"
+        )
+    device = resolve_device(device)
+    way: Direction = "source_to_target"
+    classes = label or [card.source]
+    console = Console()
+    settings = Teaching(steps, batch, rate, least, seed)
+    resumed = school.claim(
+        output,
+        {
+            "weights": card.directions[way].sha256, "grader": card.grader.sha256, "data": str(data), "classes": classes,
+            "views": views, "least": least, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
+        },
+    )  # fmt: skip
+    choice = choose(card, folder, way, device, "auto", "auto")
+    turns = Turns(card, folder, way, Runner(device, choice.engine, choice.precision), max_company=1.0, narrowest=0.5)
+    grader = load_grader(card.grader, folder)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as bars, Interruption() as interruption:
+        bar = bars.add_task("trying", total=None)
+
+        def told(what: str, total: int, done: int) -> None:
+            bars.update(bar, description=f"trying {what}", completed=done, total=total)
+            if interruption.wanted:
+                raise KeyboardInterrupt
+
+        photos = {name: read_photos(data, name, masks=masks) for name in classes}
+        lessons = school.gather(output / "lessons", photos, turns, grader, views, seed, told)
+        backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
+        generator = load_generator(card, folder, way)
+        teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device))
+        state = checkpoint.load_latest(output / school.CHECKPOINTS) if resumed else None
+        before = teacher.measure()
+        if state is not None:
+            teacher.restore(state)
+        console.print(
+            f"{len(lessons)} windows, {len(teacher.learnt)} lessons of {least:g} and more; grade at the first try of "
+            f"{len(teacher.held_out)} windows of photos held out: {before:.2f}; {teacher.precision.precision}: "
+            f"{teacher.precision.reason}",
+            soft_wrap=True,
+        )
+        bars.update(bar, description="learning", completed=teacher.step, total=steps)
+        reached = before
+        with (output / "log.jsonl").open("a", encoding="utf-8") as log:
+            for taught in teacher.learn(_EVERY, lambda: teacher.save(output / school.CHECKPOINTS)):
+                bars.update(bar, completed=taught.step)
+                line = {"step": taught.step, **taught.losses}
+                if taught.held_out is not None:
+                    reached = taught.held_out
+                    line["held_out"] = reached
+                    console.print(f"step {taught.step}: grade at the first try, held out: {reached:.2f}")
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                if interruption.wanted and taught.step < steps:
+                    teacher.save(output / school.CHECKPOINTS)
+                    console.print(f"interrupted at step {taught.step}; saved; the same command goes on")
+                    raise typer.Exit(130)
+        facts = {
+            "provenance": f"{card.provenance} Taught by its own best tries: {steps} steps of {batch} of "
+            f"{len(teacher.learnt)} lessons from {len(lessons)} windows; mean grade at the first try on "
+            f"{len(teacher.held_out)} windows of photos held out {before:.2f} before, {reached:.2f} after.",
+            "recipe": shlex.join(["instapipe", *sys.argv[1:]]),
+            "quality": {},
+        }
+        school.write_taught(teacher, card, folder, way, export, facts)
+    console.print(f"{export}: instapipe evaluate says what it can do", soft_wrap=True)
