@@ -31,9 +31,11 @@ from instapipe.translation.native import without_slivers
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
-_MATTE, _COLOUR, _BEHIND, _OUTLINE, _INSIDE, _STYLE = 4.0, 2.0, 1.0, 1.0, 0.5, 0.5
-"""Weights of the losses; _BEHIND: of pixels outside the outline. Nobody sees them, and left alone a generator with
-instance norms paints a glaring spot there, into which another view's animal may reach."""
+_MATTE, _COLOUR, _BEHIND, _OUTLINE, _INSIDE, _STYLE = 4.0, 2.0, 2.0, 1.0, 0.5, 0.5
+"""Weights of the losses; _BEHIND: of pixels outside the outline, which shall continue the coat. Nobody sees them there,
+and left alone a generator with instance norms paints a glaring spot, into which another view's animal may reach."""
+_REACH, _FAR = 15, 1e-2
+"""How far a coat is continued by its nearest colours, pixels; where that is less than such a share, by its mean."""
 _COARSE = 6
 """Colours are compared as means of so many pixels squared."""
 _WARM = 30
@@ -194,7 +196,7 @@ def teaching_losses(
     return {
         "matte": _MATTE * (matte - outline).abs().mean(),
         "colour": _COLOUR * (_coarse(raw * matte) - _coarse(wanted * outline)).abs().mean(),
-        "behind": _BEHIND * ((1 - outline) * (raw - wanted).abs()).mean(),
+        "behind": _BEHIND * ((1 - outline) * (raw - _continued(wanted, outline)).abs()).mean(),
         "outline": _OUTLINE * torch.stack(outlines).mean(),
         "inside": _INSIDE * _relative(ours[-1][count:], theirs[-1][count:]),
         "style": _STYLE * torch.stack(styles).sum(),
@@ -225,6 +227,17 @@ def _gram(features: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, C, C), mean products of channels."""
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def _continued(image: Tensor, outline: Tensor) -> Tensor:
+    """The colours inside an outline, (B, 3, S, S) and (B, 1, S, S) in [0, 1], smoothly continued beyond it."""
+
+    def near(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2 * _REACH + 1, stride=1, padding=_REACH, count_include_pad=False)
+
+    inside = image * outline
+    mean = inside.sum(dim=(2, 3), keepdim=True) / (outline.sum(dim=(2, 3), keepdim=True) + 1e-6)
+    return (near(inside) + _FAR * mean) / (near(outline) + _FAR)
 
 
 def _coarse(image: Tensor) -> Tensor:
