@@ -22,7 +22,7 @@ from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, fin
 from instapipe.pipeline.records import State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
-from instapipe.translation.native import Blend, blend, cut_above, distance, nearer, without_slivers
+from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
 from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
 
 _FRONT = 1.1
@@ -34,8 +34,6 @@ _LEAST_LEFT = 0.25
 """A new animal of less than this share of the old one's area is taken only where every try is as small."""
 _LOST = 1.0
 """With so many grades lost to others, covered by it or hiding it, an animal is tried looking the other way, too."""
-_FLATTENED = 1.0
-"""Grades that are lost where the window cuts a head off, which an outline's grade hardly knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +193,7 @@ class NativeSurface:
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
         depth, found = find_depth(found, masks, mattes, self._painted, self._standing)
-        return _Made(
-            window, found.place, raw, mattes, found.mirrored, found.lost, _FLATTENED * cut_above(mattes), depth
-        )
+        return _Made(window, found.place, raw, mattes, found.mirrored, found.lost, CUT_OFF * cut_above(mattes), depth)
 
     @property
     def _matte(self) -> bool:

@@ -26,14 +26,12 @@ from instapipe.imaging.windows import VIEWS
 from instapipe.networks.grader import Grader
 from instapipe.training.turns import Turns, matte_of
 from instapipe.translation.again import Turn
-from instapipe.translation.native import cut_above
+from instapipe.translation.native import CUT_OFF, cut_above
 
 MOST_TRIPS = 1 + max(trips for _, _, trips in VIEWS)
 WORST = -2.0
 """The grade where nothing was made."""
 _ARRAYS = ("pixels", "masks", "raws", "mattes", "grades", "first")
-_CUT_OFF = 1.0
-"""Grades that are lost where a head is cut off by the window."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,4 +125,4 @@ def worth_of(grader: Grader, matte: NDArray[np.float32]) -> float:
     """The grade of a matte, float32 (h, w) in [0, 1], less what is lost where its head is cut off."""
     if not (matte >= 0.5).any():
         return WORST
-    return grader.grade(matte[None]) - _CUT_OFF * cut_above(matte[None])
+    return grader.grade(matte[None]) - CUT_OFF * cut_above(matte[None])

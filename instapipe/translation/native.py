@@ -34,6 +34,8 @@ _LEAST_PIECE = 1 / 6
 """The same where the old animal was in one piece: then the new one is, too."""
 _FLAT = 1 / 20
 """An animal that leaves its window over more than this share of the upper side has a head that is cut off."""
+CUT_OFF = 1.0
+"""Grades that are lost for that; an outline's grade hardly knows it."""
 
 
 @dataclass(frozen=True, slots=True)
