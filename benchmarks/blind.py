@@ -27,6 +27,7 @@ import numpy as np
 from instapipe.evaluation.arms import GIVEN, Translating
 from instapipe.evaluation.features import cut_out
 from instapipe.evaluation.masks import large
+from instapipe.evaluation.study import crops_of, flat
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Store
@@ -51,16 +52,6 @@ def surrounded(pixels: Pixels, mask: Mask) -> Pixels:
     # Outside the photo a crop is grey, below the half.
     contours, _ = cv2.findContours((shape[:, :, 0] > 160).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return np.asarray(cv2.drawContours(crop, contours, -1, YELLOW, 1), dtype=np.uint8)
-
-
-def untouched(photos: list[LabelledPhoto], label: str, shown: Shown) -> list[Pixels]:
-    """Crops of the animals of a class as photographed, small ones left out."""
-    return [
-        shown(photo.pixels(), mask)
-        for photo in photos
-        for name, mask in zip(photo.instances.labels, photo.instances.masks, strict=True)
-        if name == label and large(mask)
-    ]
 
 
 def outputs(
@@ -96,11 +87,11 @@ def make(
 
     targets = dict.fromkeys(pair.partition(":")[2] for pair in pairs)
     for target in targets:
-        draw("real", target, untouched(listed, target, shown))
+        draw("real", target, flat(crops_of(listed, target, shown)))
     for pair in pairs:
         source, _, target = pair.partition(":")
         photos = [photo for photo in listed if source in photo.instances.labels]
-        draw("source", source, untouched(photos, source, shown))
+        draw("source", source, flat(crops_of(photos, source, shown)))
         for one in weights:
             crops, name = outputs(photos, source, target, one, shown)
             used.add(name)

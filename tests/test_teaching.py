@@ -199,6 +199,7 @@ def test_weights_are_taught(cli: Cli, photos: Path, ground_weights: Path, grader
     assert ran.code == 0, "the run is done, its weights are written once more"
     again = json.loads((tmp_path / "again/card.json").read_text())
     assert again["directions"] == after["directions"]
+    assert again["provenance"] == after["provenance"], "what was reached is measured, not forgotten"
     ran = cli(*teach, "--export", tmp_path / "after")
     assert (ran.code, "never overwritten" in ran.err) == (2, True)
     ran = cli(*teach, "--rate", 0.1, "--export", tmp_path / "third")

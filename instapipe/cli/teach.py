@@ -52,6 +52,7 @@ def teach_command(
     from instapipe.networks.projected import FrozenBackbone
     from instapipe.networks.weights import load_generator
     from instapipe.training import checkpoint, school
+    from instapipe.training.run import LOG, cut_log
     from instapipe.training.teaching import LEVELS, Teacher, Teaching
     from instapipe.training.turns import Runner, Turns
     from instapipe.translation.engine import choose
@@ -93,9 +94,11 @@ def teach_command(
         generator = load_generator(card, folder, way)
         teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device))
         state = checkpoint.load_latest(output / school.CHECKPOINTS) if resumed else None
-        before = teacher.measure()
+        reached = before = teacher.measure()
         if state is not None:
             teacher.restore(state)
+            cut_log(output / LOG, teacher.step)
+            reached = teacher.measure()
         console.print(
             f"{len(lessons)} windows, {len(teacher.learnt)} lessons of {least:g} and more; grade at the first try of "
             f"{len(teacher.held_out)} windows of photos held out: {before:.2f}; {teacher.precision.precision}: "
@@ -103,8 +106,7 @@ def teach_command(
             soft_wrap=True,
         )
         bars.update(bar, description="learning", completed=teacher.step, total=steps)
-        reached = before
-        with (output / "log.jsonl").open("a", encoding="utf-8") as log:
+        with (output / LOG).open("a", encoding="utf-8") as log:
             for taught in teacher.learn(_EVERY, lambda: teacher.save(output / school.CHECKPOINTS)):
                 bars.update(bar, completed=taught.step)
                 line = {"step": taught.step, **taught.losses}

@@ -19,7 +19,7 @@ from instapipe.evaluation.report import render
 from instapipe.evaluation.scoring import ScoredCase, ScoredInstance, score_case
 from instapipe.evaluation.summary import Record, distances, summarise
 from instapipe.imaging import write_atomically
-from instapipe.structures import Instances, Pixels
+from instapipe.structures import Instances, Mask, Pixels
 from instapipe.verdict.dataset import LabelledPhoto
 from instapipe.verdict.detector import Judge
 from instapipe.verdict.intervals import Share
@@ -50,11 +50,13 @@ class Reference:
     known: Sequence[Pixels] = ()
 
 
-def crops_of(photos: Sequence[LabelledPhoto], label: str) -> list[list[Pixels]]:
-    """The instances of class `label` cut out on grey, grouped by photo; small ones left out."""
+def crops_of(
+    photos: Sequence[LabelledPhoto], label: str, shown: Callable[[Pixels, Mask], Pixels] = cut_out
+) -> list[list[Pixels]]:
+    """The instances of class `label` as `shown`, cut out on grey, grouped by photo; small ones left out."""
     return [
         [
-            cut_out(pixels, mask)
+            shown(pixels, mask)
             for name, mask in zip(photo.instances.labels, photo.instances.masks, strict=True)
             if name == label and large(mask)
         ]

@@ -90,7 +90,10 @@ def windows_of(photos: Sequence[AnnotatedPhoto], turns: Turns) -> list[Sample]:
 def lessons_of(
     samples: Sequence[Sample], turns: Turns, grader: Grader, seed: int, view: int, done: Callable[[int], None]
 ) -> Lessons:
-    """One random view of each of `samples`, by seed and number of the `view`; `done` is told how many are made."""
+    """One random view of each of `samples`, by seed and number of the `view`; `done` is told how many are made.
+
+    Raises DataError where no view shows an instance.
+    """
     rows: list[tuple[Turn, Turn, float, float, str]] = []
     for number, sample in enumerate(samples):
         rng = torch.Generator().manual_seed(derive(seed, "lesson", view, number))
@@ -106,6 +109,8 @@ def lessons_of(
             if (reached := _grade(grader, turn)) > worth:
                 best, worth = turn, reached
         rows.append((first, best, grade, worth, sample.photo))
+    if not rows:
+        raise DataError(f"none of {len(samples)} windows shows its instance")
     return Lessons(
         np.stack([np.rint(first.pixels).clip(0, 255).astype(np.uint8) for first, *_ in rows]),
         np.stack([first.masks[0] for first, *_ in rows]),

@@ -114,7 +114,7 @@ def start(
         )
         sweep(folder)
         checkpoint.sweep(folder / "checkpoints")
-        _cut_log(folder / LOG, 0 if state is None else state["step"])
+        cut_log(folder / LOG, 0 if state is None else state["step"])
     backbone, channels = _backbone(config)
     rng = torch.Generator().manual_seed(derive(config.seed, "networks"))
     networks = InstaGAN(config, channels, rng)
@@ -217,7 +217,7 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
         run.best = Best(**state["best"])
 
 
-def _cut_log(path: Path, step: int) -> None:
+def cut_log(path: Path, step: int) -> None:
     """Drop the lines of steps that will be done again, and what a kill cut off."""
     if path.is_file():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -11,7 +11,7 @@ from typing import Any
 
 from instapipe.config import Direction, TranslatorCard
 from instapipe.data.photos import AnnotatedPhoto
-from instapipe.errors import DataError, TrainingError, UsageError
+from instapipe.errors import TrainingError, UsageError
 from instapipe.imaging import write_atomically
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader
@@ -69,10 +69,7 @@ def gather(
             tell = partial(told, f"{label}, view {view + 1} of {views}", len(samples))
             lessons_of(samples, turns, grader, seed, view, tell).write(files[view])
         parts += [Lessons.read(path) for path in files]
-    lessons = Lessons.together(parts)
-    if not len(lessons):
-        raise DataError("no window shows an instance")
-    return lessons
+    return Lessons.together(parts)
 
 
 def write_taught(
