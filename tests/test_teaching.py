@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from instapipe.networks.blocks import initialise
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader, read_grader
 from instapipe.networks.projected import FrozenBackbone
+from instapipe.training.coats import Coats, correlations
 from instapipe.training.lessons import WORST, Lessons, lessons_of, windows_of, worth_of
 from instapipe.training.teaching import Teacher, Teaching, held_out, teaching_losses
 from instapipe.training.turns import Turns
@@ -133,6 +135,45 @@ def test_every_loss_is_nothing_where_nothing_is_wrong() -> None:
     assert float(teaching_losses(raw, matte, raw, matte, moved, levels)["outline"]) > 0.1
 
 
+def test_correlations_are_covariances_inside_the_outline() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features, mattes = torch.randn(2, 3, 8, 8, generator=rng), torch.zeros(2, 1, 16, 16)
+    mattes[:, :, 4:12, 2:10] = 1
+    found = correlations(features, mattes)
+    for one, covariance in zip(features[:, :, 2:6, 1:5], found, strict=True):
+        assert np.cov(one.flatten(1).numpy(), bias=True) == pytest.approx(covariance.numpy(), abs=1e-5)
+    elsewhere = features + 9 * (1 - mattes[:, :, ::2, ::2])
+    assert torch.equal(correlations(elsewhere, mattes), found), "what lies outside has no say"
+    assert torch.allclose(correlations(features + 5, mattes), found, atol=1e-4), "nor has how light a coat is"
+    assert not correlations(features, mattes * 0.4).any(), "nothing is inside"
+
+
+def test_coats_of_real_animals_are_learnt_where_they_are_given(grader: Grader) -> None:
+    """Stripes, of which no lesson has any, at twice the side of the lessons' pictures."""
+    rows = torch.arange(SIDE)[None, None, :, None].expand(3, 3, SIDE, SIDE)
+    striped = torch.where(rows // 2 % 2 == 0, 0.8, -0.2).float()
+    inside = torch.zeros(3, 1, SIDE, SIDE)
+    inside[..., 4:28, 4:28] = 1
+    coats = Coats(striped * inside, inside)
+    small = lessons()
+    small = dataclasses.replace(small, raws=small.raws[:, ::2, ::2], mattes=small.mattes[:, ::2, ::2])
+    styles = {}
+    for name, given in (("lessons'", None), ("real", coats)):
+        settings = Teaching(steps=40, batch=8, rate=3e-3, least=0.5)
+        backbone = FrozenBackbone(Levels(), SIDE)
+        taught = Teacher(generator(), small, grader, backbone, settings, torch.device("cpu"), given)
+        losses = [each.losses for each in taught.learn(40, lambda: None)]
+        assert np.mean([each["matte"] for each in losses[-5:]]) < 0.5 * np.mean([each["matte"] for each in losses[:5]])
+        shown = torch.from_numpy(small.masks[taught.held_out].astype(np.float32) * 2 - 1)[:, None]
+        image = torch.full((len(shown), 3, SIDE, SIDE), 90 / 127.5 - 1)
+        with torch.inference_mode():
+            raw, made = taught.average(image, shown, torch.ones(len(shown), 1, dtype=torch.bool))
+            matte = (made[:, 0:1] + 1) / 2
+            wanted = coats.correlations(backbone, torch.device("cpu"))[0]
+            styles[name] = float((correlations(backbone(raw * matte)[0], matte).mean(dim=0) - wanted).abs().mean())
+    assert styles["real"] < 0.7 * styles["lessons'"], styles
+
+
 def test_a_head_that_is_cut_off_is_worth_less(grader: Grader) -> None:
     matte = animal(np.random.default_rng(0), True).astype(np.float32) / 255
     moved = np.roll(matte, -int(np.flatnonzero(matte.any(axis=1))[0]) - 2, axis=0)
@@ -208,3 +249,19 @@ def test_weights_are_taught(cli: Cli, photos: Path, ground_weights: Path, grader
     ran = cli(*teach[:4], "--weights", ground_weights, *teach[6:], "--export", tmp_path / "third")
     assert (ran.code, "have no grader" in ran.err) == (2, True)
     read_grader(tmp_path / "after/grader.safetensors")
+    larger = (*teach, "--size", 48, "--export", tmp_path / "larger", "--output", tmp_path / "larger-run")
+    ran = cli(*larger)
+    assert (ran.code, "--coats says where real ones are (giraffe)" in ran.err) == (2, True)
+    ran = cli(*larger, "--coats", photos)
+    assert ran.code == 0, ran.err
+    card = json.loads((tmp_path / "larger/card.json").read_text())
+    assert card["size"] == [48, 48]
+    ran = cli(
+        "translate", photos / "0.png", "--source", "sheep", "--target", "giraffe", "--weights", tmp_path / "larger",
+        "--output", tmp_path / "out.png", "--device", "cpu", "--tries", 3,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    (step,) = json.loads((tmp_path / "out.report.json").read_text())["result"]["steps"]
+    grade = step["chosen"]["grade"]
+    assert 1 <= step["chosen"]["tried"] <= 6
+    assert ("may look broken" in ran.out) == (grade is None or grade < 0.8), "a blob with legs of no animal"

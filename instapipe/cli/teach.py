@@ -26,6 +26,21 @@ def teach_command(
         typer.Option("--class", help="Classes to learn from; default: the weights' source.", metavar="C"),
     ] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks, if not beside the photos.", metavar="PATH")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            help="Side, pixels, that the taught weights work at, a multiple of 4; default: as before. Needs --coats.",
+        ),
+    ] = None,
+    coats: Annotated[
+        Path | None,
+        typer.Option(
+            help="COCO JSON, or a folder of photos with masks, of the target class: coats become like theirs, not like "
+            "the lessons'.",
+            metavar="PATH",
+        ),
+    ] = None,
     views: Annotated[int, typer.Option(min=1, help="Crops of each instance.")] = 5,
     least: Annotated[float, typer.Option(help="The grade from which on a try is learnt from.")] = 1.5,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1000,
@@ -52,6 +67,7 @@ def teach_command(
     from instapipe.networks.projected import FrozenBackbone
     from instapipe.networks.weights import load_generator
     from instapipe.training import checkpoint, school
+    from instapipe.training.coats import Coats
     from instapipe.training.run import LOG, cut_log
     from instapipe.training.teaching import LEVELS, Teacher, Teaching
     from instapipe.training.turns import Runner, Turns
@@ -64,6 +80,15 @@ def teach_command(
         raise UsageError(
             f"weights {card.name!r} have no grader that could choose: instapipe grade attach gives them one"
         )
+    assert card.size is not None
+    if size is not None and size % 4:
+        raise UsageError(f"--size {size}: side of the windows, a multiple of 4")
+    if size is not None and size > card.size[0] and coats is None:
+        raise UsageError(
+            f"--size {size}: the coats of {card.name!r}, painted at {card.size[0]} px, are a blur at that size: "
+            f"--coats says where real ones are ({card.target})"
+        )
+    size = size or card.size[0]
     device = resolve_device(device)
     way: Direction = "source_to_target"
     classes = label or [card.source]
@@ -73,11 +98,13 @@ def teach_command(
         output,
         {
             "weights": card.directions[way].sha256, "grader": card.grader.sha256, "data": str(data), "classes": classes,
-            "views": views, "least": least, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
+            "views": views, "least": least, "size": size, "coats": coats and str(coats), "steps": steps, "batch": batch,
+            "rate": rate, "seed": seed,
         },
     )  # fmt: skip
     choice = choose(card, folder, way, device, "auto", "auto")
-    turns = Turns(card, folder, way, Runner(device, choice.engine, choice.precision), max_company=1.0, narrowest=0.5)
+    runner = Runner(device, choice.engine, choice.precision)
+    turns = Turns(card, folder, way, runner, max_company=1.0, narrowest=0.5, shown=size)
     grader = load_grader(card.grader, folder)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bars, Interruption() as interruption:
@@ -92,7 +119,8 @@ def teach_command(
         lessons = school.gather(output / "lessons", photos, turns, grader, views, seed, told)
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
         generator = load_generator(card, folder, way)
-        teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device))
+        real = Coats.of(read_photos(coats, card.target), card, size) if coats is not None else None
+        teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device), real)
         state = checkpoint.load_latest(output / school.CHECKPOINTS) if resumed else None
         reached = before = teacher.measure()
         if state is not None:
@@ -126,6 +154,7 @@ def teach_command(
             f"{len(teacher.held_out)} windows of photos held out {before:.2f} before, {reached:.2f} after.",
             "recipe": shlex.join(["instapipe", *sys.argv[1:]]),
             "quality": {},
+            "size": (size, size),
         }
         school.write_taught(teacher, card, folder, way, export, facts)
     console.print(f"{export}: instapipe evaluate says what it can do", soft_wrap=True)

@@ -25,6 +25,8 @@ _BYTES_PER_PIXEL = 2.5
 _BYTES_PER_PHOTO = 600_000
 DEFAULT_WORKERS = 2
 """The next photo is decoded, and the last one encoded, while the networks work on this one."""
+_POOR = 0.8
+"""Of outlines with a lower grade people called more than half broken (docs/training-log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,22 @@ def translate_one(job: Job, runner: Runner, stopped: threading.Event) -> Done:
         hits=outcome.hits,
         run=outcome.run,
         dropped=tuple((record["number"], record["dropped"]) for record in instances if record["dropped"]),
-        notes=(*outcome.result["photo"]["notes"], *_verification_notes(outcome.result)),
+        notes=(
+            *outcome.result["photo"]["notes"],
+            *_doubtful(outcome.result),
+            *_verification_notes(outcome.result),
+        ),
     )
+
+
+def _doubtful(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line about instances of which even the best try has a poor grade."""
+    found = [
+        f"{', '.join(str(number) for number in step['numbers'])} ({step['chosen']['grade'] or 0:.1f})"
+        for step in result["steps"]
+        if step["chosen"] is not None and (step["chosen"]["grade"] or 0) < _POOR
+    ]
+    return (f"may look broken, by the grade of the outline (0 to 2): {', '.join(found)}",) if found else ()
 
 
 def _verification_notes(result: Mapping[str, Any]) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ Json = Mapping[str, Any]
 DECODE_VERSION = 1
 SEGMENT_VERSION = 2
 FILTER_VERSION = 1
-TRANSLATE_VERSION = 14
-OUTPUT_VERSION = 4
+TRANSLATE_VERSION = 15
+OUTPUT_VERSION = 5
 
 
 def canonical(content: Any) -> bytes:

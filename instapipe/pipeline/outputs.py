@@ -49,7 +49,12 @@ def encoded(photo: Photo, rollout: Rollout, suffix: str) -> dict[str, bytes]:
     files = {
         _PICTURE + suffix: imaging.encode_image(rollout.pixels, suffix, alpha=photo.alpha),
         _FILMSTRIP: imaging.encode_image(imaging.filmstrip(rollout.frames), ".png"),
-        _STEPS: json_bytes([list(region) for region in rollout.regions]),
+        _STEPS: json_bytes(
+            [
+                {"region": list(region), "chosen": None if chosen is None else chosen.facts()}
+                for region, chosen in zip(rollout.regions, rollout.chosen, strict=True)
+            ]
+        ),
     }
     document: dict[str, Any] = {}
     for instances in rollout.translated() if rollout.regions else [Instances(photo.size)]:
@@ -63,9 +68,10 @@ def encoded(photo: Photo, rollout: Rollout, suffix: str) -> dict[str, bytes]:
     return files
 
 
-def regions(files: Mapping[str, bytes]) -> list[list[int]]:
-    """The declared region of each step, (x0, y0, x1, y1)."""
-    return [list(box) for box in json.loads(files[_STEPS])]
+def steps(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Of each step the declared `region`, (x0, y0, x1, y1), and which of several tries was `chosen`
+    (:class:`instapipe.pipeline.records.Chosen`), or null."""
+    return list(json.loads(files[_STEPS]))
 
 
 def picture_bytes(files: Mapping[str, bytes]) -> bytes:

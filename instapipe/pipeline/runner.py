@@ -287,8 +287,8 @@ class Runner:
             ],
             "region": {"mode": prepared.layout.mode, "model_size": prepared.layout.model_size},
             "steps": [
-                {"numbers": list(step.numbers), "window": list(step.window), "region": region}
-                for step, region in zip(prepared.steps, outputs.regions(entry.files), strict=True)
+                {"numbers": list(step.numbers), "window": list(step.window), **facts}
+                for step, facts in zip(prepared.steps, outputs.steps(entry.files), strict=True)
             ],
             "picture": hashlib.sha256(outputs.picture_bytes(entry.files)).hexdigest(),
         }

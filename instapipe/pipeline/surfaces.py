@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
 from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, find_place, together
-from instapipe.pipeline.records import State, StepRecord
+from instapipe.pipeline.records import Chosen, State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
 from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
@@ -75,7 +75,7 @@ class _Made:
 
     raw, mattes: as of StepFunction.  mirrored: whether they are turned.
     lost: grades, for how it stands among the others.  flat: grades, for heads that the window cuts off.
-    depth: where, before or behind the others.
+    depth: where, before or behind the others.  trips: round trips that it took.
     """
 
     window: Rectangle
@@ -86,6 +86,7 @@ class _Made:
     lost: float
     flat: float = 0
     depth: Depth = "nearer"
+    trips: int = 0
 
 
 class NativeSurface:
@@ -116,7 +117,7 @@ class NativeSurface:
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
         size = (self._pixels.shape[0], self._pixels.shape[1])
-        made = self._best(window, masks, step)
+        made, chosen = self._best(window, masks, step)
         place, mattes = made.place, made.mattes
         x0, y0, x1, y1 = region = inside(reduce(hull, (window, made.window, place)), size)
         where = np.s_[y0:y1, x0:x1]
@@ -140,16 +141,18 @@ class NativeSurface:
         there = Mask.from_crop(size, (x0, y0), changed)
         cx0, cy0, cx1, cy1 = there.box
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
-        return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch)
+        return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch, chosen=chosen)
 
-    def _best(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> _Made:
+    def _best(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[_Made, Chosen | None]:
         """What the generator makes of the instances in `window`; of several tries what is sound and covers least."""
         # What is seen from the front looks to the side where there is room.
         turned = (False, True) if (window[3] - window[1]) > _FRONT * (window[2] - window[0]) else (False,)
         if self._tries is None:
-            return self._made(window, masks, self._turn(window, masks, step), turned)
+            return self._made(window, masks, self._turn(window, masks, step), turned), None
         best: tuple[float, _Made] | None = None
+        tried = 0
         for made in self._tried(window, masks, step, turned, self._tries):
+            tried += 1
             # A speck has no legs that could be wrong: what became of the animal is not to be chosen for that.
             there = all(_area(matte, made.place) >= _LEAST_LEFT * sum(mask.area for mask in masks) / len(made.mattes)
                         for matte in made.mattes)  # fmt: skip
@@ -159,7 +162,9 @@ class NativeSurface:
             if worth >= _SOUND:
                 break
         assert best is not None
-        return best[1]
+        worth, made = best
+        grade = round(worth, 3) if math.isfinite(worth) else None
+        return made, Chosen(grade, tried, made.window, made.trips, made.mirrored)
 
     def _tried(
         self, window: Rectangle, masks: Sequence[Mask], step: StepFunction, turned: tuple[bool, ...], tries: Tries
@@ -167,13 +172,14 @@ class NativeSurface:
         """View after view, and after each its round trips."""
         for view, trips in views(window, tries.count, tries.again is not None):
             turn: Turn | None = self._turn(view, masks, step)
+            taken = 0
             while turn is not None:
                 made = self._made(view, masks, turn, turned)
-                yield made
+                yield replace(made, trips=taken)
                 if made.lost >= _LOST:
-                    yield self._made(view, masks, turn, (not made.mirrored,))
-                turn = tries.again(turn) if trips and tries.again is not None else None
-                trips -= 1
+                    yield replace(self._made(view, masks, turn, (not made.mirrored,)), trips=taken)
+                turn = tries.again(turn) if taken < trips and tries.again is not None else None
+                taken += 1
 
     def _turn(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> Turn:
         """What the generator makes of `window`."""

@@ -24,6 +24,7 @@ from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import checkpoint
+from instapipe.training.coats import Coats, correlations
 from instapipe.training.ema import average_of, update_average
 from instapipe.training.lessons import Lessons, worth_of
 from instapipe.training.precision import Choice, choose_precision
@@ -75,11 +76,13 @@ class Teacher:
         backbone: FrozenBackbone,
         settings: Teaching,
         device: torch.device,
+        coats: Coats | None = None,
     ) -> None:
-        """generator: is changed.  backbone: of :data:`LEVELS`."""
+        """generator: is changed.  backbone: of :data:`LEVELS`.  coats: real ones to learn instead of the lessons'."""
         self.settings, self.step = settings, 0
         self._lessons, self._grader, self._backbone = lessons, grader, backbone.to(device)
         self._device = device
+        self._coats = coats.correlations(self._backbone, device)[:-1] if coats is not None else None
         self._network = generator.to(device).requires_grad_(True).train()
         self.average = average_of(self._network)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
@@ -162,8 +165,12 @@ class Teacher:
             torch.from_numpy(pixels[chosen].astype(np.float32) / np.float32(127.5) - 1).permute(0, 3, 1, 2)
             for pixels in (lessons.pixels, lessons.raws)
         )
+        side = list(shown.shape[-2:])
         masks = torch.from_numpy(lessons.masks[chosen].astype(np.float32) * 2 - 1)[:, None]
         matte = torch.from_numpy(lessons.mattes[chosen].astype(np.float32) / 255)[:, None]
+        if list(raw.shape[-2:]) != side:
+            raw, matte = (F.interpolate(each, side, mode="bicubic", align_corners=False) for each in (raw, matte))
+            raw, matte = raw.clamp(-1, 1), matte.clamp(0, 1)
         image, mask, wanted, outline = (each.to(self._device) for each in (shown, masks, raw, matte))
         return image, mask, wanted, outline
 
@@ -175,24 +182,33 @@ class Teacher:
             ours = [level.float() for level in self._backbone(_looked_at(raw, matte))]
             with torch.no_grad():
                 theirs = [level.float() for level in self._backbone(_looked_at(wanted, outline))]
-        losses = teaching_losses(raw, matte, wanted, outline, ours, theirs)
+        losses = teaching_losses(raw, matte, wanted, outline, ours, theirs, self._coats)
         losses["all"] = torch.stack(list(losses.values())).sum()
         return losses
 
 
 def teaching_losses(
-    raw: Tensor, matte: Tensor, wanted: Tensor, outline: Tensor, ours: list[Tensor], theirs: list[Tensor]
+    raw: Tensor,
+    matte: Tensor,
+    wanted: Tensor,
+    outline: Tensor,
+    ours: list[Tensor],
+    theirs: list[Tensor],
+    coats: list[Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """By name, weighted.
 
     raw, wanted: (B, 3, S, S) in [-1, 1].  matte, outline: (B, 1, S, S) in [0, 1].
     ours, theirs: features of (2 B) pictures at four levels, finest first: outlines, then the instances on grey.
+    coats: (1, C, C) for all levels but the last, the correlations of real coats, learnt instead of the lessons'.
     """
     count = len(raw)
+    inside = [level[count:] for level in ours[:-1]]
+    if coats is None:
+        styles = [_relative(_gram(one), _gram(two[count:])) for one, two in zip(inside, theirs[:-1], strict=True)]
+    else:
+        styles = [_relative(correlations(one, matte), two) for one, two in zip(inside, coats, strict=True)]
     outlines = [(_relative(one[:count], two[:count])) for one, two in zip(ours[1:], theirs[1:], strict=True)]
-    styles = [
-        _relative(_gram(one[count:]), _gram(two[count:])) for one, two in zip(ours[:-1], theirs[:-1], strict=True)
-    ]
     return {
         "matte": _MATTE * (matte - outline).abs().mean(),
         "colour": _COLOUR * (_coarse(raw * matte) - _coarse(wanted * outline)).abs().mean(),
