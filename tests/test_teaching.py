@@ -22,9 +22,8 @@ from instapipe.networks.blocks import initialise
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader, read_grader
 from instapipe.networks.projected import FrozenBackbone
-from instapipe.training.coats import Coats, correlations
 from instapipe.training.lessons import WORST, Lessons, lessons_of, windows_of, worth_of
-from instapipe.training.teaching import Teacher, Teaching, held_out, teaching_losses
+from instapipe.training.teaching import Teacher, Teaching, held_out, style_losses, teaching_losses
 from instapipe.training.turns import Turns
 
 SIDE = 32
@@ -129,49 +128,39 @@ def test_every_loss_is_nothing_where_nothing_is_wrong() -> None:
     assert {name: float(value) for name, value in same.items()} == pytest.approx(dict.fromkeys(same, 0.0), abs=1e-6)
     other = teaching_losses(raw, matte, -raw, 1 - matte, levels, [level + 1 for level in levels])
     assert all(float(value) > 0 for value in other.values())
-    # Coats are compared by the correlations of their features: where the same ones stand elsewhere nothing is lost.
     moved = [level.flip(2) for level in levels]
-    assert float(teaching_losses(raw, matte, raw, matte, moved, levels)["style"]) == pytest.approx(0, abs=1e-5)
     assert float(teaching_losses(raw, matte, raw, matte, moved, levels)["outline"]) > 0.1
 
 
-def test_correlations_are_covariances_inside_the_outline() -> None:
+def test_coats_are_compared_wherever_they_are() -> None:
+    """By the correlations of features inside of each outline: places, areas and what lies outside have no say."""
     rng = torch.Generator().manual_seed(0)
-    features, mattes = torch.randn(2, 3, 8, 8, generator=rng), torch.zeros(2, 1, 16, 16)
-    mattes[:, :, 4:12, 2:10] = 1
-    found = correlations(features, mattes)
-    for one, covariance in zip(features[:, :, 2:6, 1:5], found, strict=True):
-        assert np.cov(one.flatten(1).numpy(), bias=True) == pytest.approx(covariance.numpy(), abs=1e-5)
-    elsewhere = features + 9 * (1 - mattes[:, :, ::2, ::2])
-    assert torch.equal(correlations(elsewhere, mattes), found), "what lies outside has no say"
-    assert torch.allclose(correlations(features + 5, mattes), found, atol=1e-4), "nor has how light a coat is"
-    assert not correlations(features, mattes * 0.4).any(), "nothing is inside"
+    tile = torch.rand(1, 5, 4, 4, generator=rng)
+    coat = [tile.repeat(1, 1, 4, 4)] * 2
+    here, there = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
+    here[:, :, :16, :24], there[:, :, 8:32, 8:24] = 1, 0.6
+    noise = [torch.rand(1, 5, 16, 16, generator=rng)] * 2
+    ours, theirs = ([torch.where(matte[:, :, ::2, ::2] > 0, coat[0], noise[0])] * 2 for matte in (here, there))
+    assert float(style_losses(ours, here, theirs, there)) == pytest.approx(0, abs=1e-5)
+    assert float(style_losses(noise, here, theirs, there)) > 0.05
+    assert float(style_losses(ours, here, theirs, torch.ones(1, 1, 32, 32))) > 0.01
+    assert float(style_losses(ours, here * 0, theirs, there * 0)) == 0, "nothing is inside"
 
 
-def test_coats_of_real_animals_are_learnt_where_they_are_given(grader: Grader) -> None:
-    """Stripes, of which no lesson has any, at twice the side of the lessons' pictures."""
-    rows = torch.arange(SIDE)[None, None, :, None].expand(3, 3, SIDE, SIDE)
-    striped = torch.where(rows // 2 % 2 == 0, 0.8, -0.2).float()
-    inside = torch.zeros(3, 1, SIDE, SIDE)
-    inside[..., 4:28, 4:28] = 1
-    coats = Coats(striped * inside, inside)
-    small = lessons()
-    small = dataclasses.replace(small, raws=small.raws[:, ::2, ::2], mattes=small.mattes[:, ::2, ::2])
-    styles = {}
-    for name, given in (("lessons'", None), ("real", coats)):
-        settings = Teaching(steps=40, batch=8, rate=3e-3, least=0.5)
-        backbone = FrozenBackbone(Levels(), SIDE)
-        taught = Teacher(generator(), small, grader, backbone, settings, torch.device("cpu"), given)
-        losses = [each.losses for each in taught.learn(40, lambda: None)]
-        assert np.mean([each["matte"] for each in losses[-5:]]) < 0.5 * np.mean([each["matte"] for each in losses[:5]])
-        shown = torch.from_numpy(small.masks[taught.held_out].astype(np.float32) * 2 - 1)[:, None]
-        image = torch.full((len(shown), 3, SIDE, SIDE), 90 / 127.5 - 1)
-        with torch.inference_mode():
-            raw, made = taught.average(image, shown, torch.ones(len(shown), 1, dtype=torch.bool))
-            matte = (made[:, 0:1] + 1) / 2
-            wanted = coats.correlations(backbone, torch.device("cpu"))[0]
-            styles[name] = float((correlations(backbone(raw * matte)[0], matte).mean(dim=0) - wanted).abs().mean())
-    assert styles["real"] < 0.7 * styles["lessons'"], styles
+def test_lessons_of_fewer_pixels_than_are_shown(grader: Grader) -> None:
+    """They are enlarged, and coats are learnt as the weights paint them at the size that is shown."""
+    whole = lessons()
+    small = dataclasses.replace(whole, raws=whole.raws[:, ::2, ::2], mattes=whole.mattes[:, ::2, ::2])
+    settings = Teaching(steps=40, batch=8, rate=3e-3, least=0.5)
+    losses = {}
+    for name, given in (("small", small), ("whole", whole)):
+        taught = Teacher(generator(), given, grader, FrozenBackbone(Levels(), SIDE), settings, torch.device("cpu"))
+        losses[name] = [each.losses for each in taught.learn(40, lambda: None)]
+        mattes = [each["matte"] for each in losses[name]]
+        assert np.mean(mattes[-5:]) < 0.5 * np.mean(mattes[:5])
+    # At first all are painted as they were: nothing of their coats is lost, where lessons ask for red ones it is.
+    assert losses["small"][0]["style"] == pytest.approx(0, abs=1e-5)
+    assert losses["whole"][0]["style"] > 0.1
 
 
 def test_a_head_that_is_cut_off_is_worth_less(grader: Grader) -> None:
@@ -249,10 +238,9 @@ def test_weights_are_taught(cli: Cli, photos: Path, ground_weights: Path, grader
     ran = cli(*teach[:4], "--weights", ground_weights, *teach[6:], "--export", tmp_path / "third")
     assert (ran.code, "have no grader" in ran.err) == (2, True)
     read_grader(tmp_path / "after/grader.safetensors")
-    larger = (*teach, "--size", 48, "--export", tmp_path / "larger", "--output", tmp_path / "larger-run")
-    ran = cli(*larger)
-    assert (ran.code, "--coats says where real ones are (giraffe)" in ran.err) == (2, True)
-    ran = cli(*larger, "--coats", photos)
+    ran = cli(*teach, "--size", 50, "--export", tmp_path / "larger", "--output", tmp_path / "larger-run")
+    assert (ran.code, "--size 50" in ran.err) == (2, True)
+    ran = cli(*teach, "--size", 48, "--export", tmp_path / "larger", "--output", tmp_path / "larger-run")
     assert ran.code == 0, ran.err
     card = json.loads((tmp_path / "larger/card.json").read_text())
     assert card["size"] == [48, 48]

@@ -30,15 +30,7 @@ def teach_command(
         int | None,
         typer.Option(
             min=16,
-            help="Side, pixels, that the taught weights work at, a multiple of 4; default: as before. Needs --coats.",
-        ),
-    ] = None,
-    coats: Annotated[
-        Path | None,
-        typer.Option(
-            help="COCO JSON, or a folder of photos with masks, of the target class: coats become like theirs, not like "
-            "the lessons'.",
-            metavar="PATH",
+            help="Side, pixels, that the taught weights work at, a multiple of 4; default: as before.",
         ),
     ] = None,
     views: Annotated[int, typer.Option(min=1, help="Crops of each instance.")] = 5,
@@ -67,7 +59,6 @@ def teach_command(
     from instapipe.networks.projected import FrozenBackbone
     from instapipe.networks.weights import load_generator
     from instapipe.training import checkpoint, school
-    from instapipe.training.coats import Coats
     from instapipe.training.run import LOG, cut_log
     from instapipe.training.teaching import LEVELS, Teacher, Teaching
     from instapipe.training.turns import Runner, Turns
@@ -83,11 +74,6 @@ def teach_command(
     assert card.size is not None
     if size is not None and size % 4:
         raise UsageError(f"--size {size}: side of the windows, a multiple of 4")
-    if size is not None and size > card.size[0] and coats is None:
-        raise UsageError(
-            f"--size {size}: the coats of {card.name!r}, painted at {card.size[0]} px, are a blur at that size: "
-            f"--coats says where real ones are ({card.target})"
-        )
     size = size or card.size[0]
     device = resolve_device(device)
     way: Direction = "source_to_target"
@@ -98,7 +84,7 @@ def teach_command(
         output,
         {
             "weights": card.directions[way].sha256, "grader": card.grader.sha256, "data": str(data), "classes": classes,
-            "views": views, "least": least, "size": size, "coats": coats and str(coats), "steps": steps, "batch": batch,
+            "views": views, "least": least, "size": size, "steps": steps, "batch": batch,
             "rate": rate, "seed": seed,
         },
     )  # fmt: skip
@@ -119,8 +105,7 @@ def teach_command(
         lessons = school.gather(output / "lessons", photos, turns, grader, views, seed, told)
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
         generator = load_generator(card, folder, way)
-        real = Coats.of(read_photos(coats, card.target), card, size) if coats is not None else None
-        teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device), real)
+        teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device))
         state = checkpoint.load_latest(output / school.CHECKPOINTS) if resumed else None
         reached = before = teacher.measure()
         if state is not None:
