@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader, read_grader
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training.lessons import WORST, Lessons, lessons_of, windows_of, worth_of
-from instapipe.training.teaching import Teacher, Teaching, held_out, style_losses, teaching_losses
+from instapipe.training.teaching import Teacher, Teaching, held_out, teaching_losses
 from instapipe.training.turns import Turns
 
 SIDE = 32
@@ -128,39 +127,10 @@ def test_every_loss_is_nothing_where_nothing_is_wrong() -> None:
     assert {name: float(value) for name, value in same.items()} == pytest.approx(dict.fromkeys(same, 0.0), abs=1e-6)
     other = teaching_losses(raw, matte, -raw, 1 - matte, levels, [level + 1 for level in levels])
     assert all(float(value) > 0 for value in other.values())
+    # Coats are compared by the correlations of their features: where the same ones stand elsewhere nothing is lost.
     moved = [level.flip(2) for level in levels]
+    assert float(teaching_losses(raw, matte, raw, matte, moved, levels)["style"]) == pytest.approx(0, abs=1e-5)
     assert float(teaching_losses(raw, matte, raw, matte, moved, levels)["outline"]) > 0.1
-
-
-def test_coats_are_compared_wherever_they_are() -> None:
-    """By the correlations of features inside of each outline: places, areas and what lies outside have no say."""
-    rng = torch.Generator().manual_seed(0)
-    tile = torch.rand(1, 5, 4, 4, generator=rng)
-    coat = [tile.repeat(1, 1, 4, 4)] * 2
-    here, there = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
-    here[:, :, :16, :24], there[:, :, 8:32, 8:24] = 1, 0.6
-    noise = [torch.rand(1, 5, 16, 16, generator=rng)] * 2
-    ours, theirs = ([torch.where(matte[:, :, ::2, ::2] > 0, coat[0], noise[0])] * 2 for matte in (here, there))
-    assert float(style_losses(ours, here, theirs, there)) == pytest.approx(0, abs=1e-5)
-    assert float(style_losses(noise, here, theirs, there)) > 0.05
-    assert float(style_losses(ours, here, theirs, torch.ones(1, 1, 32, 32))) > 0.01
-    assert float(style_losses(ours, here * 0, theirs, there * 0)) == 0, "nothing is inside"
-
-
-def test_lessons_of_fewer_pixels_than_are_shown(grader: Grader) -> None:
-    """They are enlarged, and coats are learnt as the weights paint them at the size that is shown."""
-    whole = lessons()
-    small = dataclasses.replace(whole, raws=whole.raws[:, ::2, ::2], mattes=whole.mattes[:, ::2, ::2])
-    settings = Teaching(steps=40, batch=8, rate=3e-3, least=0.5)
-    losses = {}
-    for name, given in (("small", small), ("whole", whole)):
-        taught = Teacher(generator(), given, grader, FrozenBackbone(Levels(), SIDE), settings, torch.device("cpu"))
-        losses[name] = [each.losses for each in taught.learn(40, lambda: None)]
-        mattes = [each["matte"] for each in losses[name]]
-        assert np.mean(mattes[-5:]) < 0.5 * np.mean(mattes[:5])
-    # At first all are painted as they were: nothing of their coats is lost, where lessons ask for red ones it is.
-    assert losses["small"][0]["style"] == pytest.approx(0, abs=1e-5)
-    assert losses["whole"][0]["style"] > 0.1
 
 
 def test_a_head_that_is_cut_off_is_worth_less(grader: Grader) -> None:
@@ -238,18 +208,13 @@ def test_weights_are_taught(cli: Cli, photos: Path, ground_weights: Path, grader
     ran = cli(*teach[:4], "--weights", ground_weights, *teach[6:], "--export", tmp_path / "third")
     assert (ran.code, "have no grader" in ran.err) == (2, True)
     read_grader(tmp_path / "after/grader.safetensors")
-    ran = cli(*teach, "--size", 50, "--export", tmp_path / "larger", "--output", tmp_path / "larger-run")
-    assert (ran.code, "--size 50" in ran.err) == (2, True)
-    ran = cli(*teach, "--size", 48, "--export", tmp_path / "larger", "--output", tmp_path / "larger-run")
-    assert ran.code == 0, ran.err
-    card = json.loads((tmp_path / "larger/card.json").read_text())
-    assert card["size"] == [48, 48]
     ran = cli(
-        "translate", photos / "0.png", "--source", "sheep", "--target", "giraffe", "--weights", tmp_path / "larger",
+        "translate", photos / "0.png", "--source", "sheep", "--target", "giraffe", "--weights", tmp_path / "after",
         "--output", tmp_path / "out.png", "--device", "cpu", "--tries", 3,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     (step,) = json.loads((tmp_path / "out.report.json").read_text())["result"]["steps"]
     grade = step["chosen"]["grade"]
+    # A try that hides others is made again, looking the other way.
     assert 1 <= step["chosen"]["tried"] <= 6
-    assert ("may look broken" in ran.out) == (grade is None or grade < 0.8), "a blob with legs of no animal"
+    assert ("may look broken" in ran.out) == (grade is None or grade < 0.8), "a blob with the legs of no animal"

@@ -26,13 +26,6 @@ def teach_command(
         typer.Option("--class", help="Classes to learn from; default: the weights' source.", metavar="C"),
     ] = None,
     masks: Annotated[Path | None, typer.Option(help="Masks, if not beside the photos.", metavar="PATH")] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=16,
-            help="Side, pixels, that the taught weights work at, a multiple of 4; default: as before.",
-        ),
-    ] = None,
     views: Annotated[int, typer.Option(min=1, help="Crops of each instance.")] = 5,
     least: Annotated[float, typer.Option(help="The grade from which on a try is learnt from.")] = 1.5,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1000,
@@ -71,10 +64,6 @@ def teach_command(
         raise UsageError(
             f"weights {card.name!r} have no grader that could choose: instapipe grade attach gives them one"
         )
-    assert card.size is not None
-    if size is not None and size % 4:
-        raise UsageError(f"--size {size}: side of the windows, a multiple of 4")
-    size = size or card.size[0]
     device = resolve_device(device)
     way: Direction = "source_to_target"
     classes = label or [card.source]
@@ -84,13 +73,11 @@ def teach_command(
         output,
         {
             "weights": card.directions[way].sha256, "grader": card.grader.sha256, "data": str(data), "classes": classes,
-            "views": views, "least": least, "size": size, "steps": steps, "batch": batch,
-            "rate": rate, "seed": seed,
+            "views": views, "least": least, "steps": steps, "batch": batch, "rate": rate, "seed": seed,
         },
     )  # fmt: skip
     choice = choose(card, folder, way, device, "auto", "auto")
-    runner = Runner(device, choice.engine, choice.precision)
-    turns = Turns(card, folder, way, runner, max_company=1.0, narrowest=0.5, shown=size)
+    turns = Turns(card, folder, way, Runner(device, choice.engine, choice.precision), max_company=1.0, narrowest=0.5)
     grader = load_grader(card.grader, folder)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bars, Interruption() as interruption:
@@ -139,7 +126,6 @@ def teach_command(
             f"{len(teacher.held_out)} windows of photos held out {before:.2f} before, {reached:.2f} after.",
             "recipe": shlex.join(["instapipe", *sys.argv[1:]]),
             "quality": {},
-            "size": (size, size),
         }
         school.write_taught(teacher, card, folder, way, export, facts)
     console.print(f"{export}: instapipe evaluate says what it can do", soft_wrap=True)

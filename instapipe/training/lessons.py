@@ -38,8 +38,7 @@ _ARRAYS = ("pixels", "masks", "raws", "mattes", "grades", "first")
 class Lessons:
     """pixels: uint8 (N, S, S, 3), what the generator is shown.  masks: bool (N, S, S), of the instance.
 
-    raws: uint8 (N, R, R, 3) and mattes: uint8 (N, R, R), 255 inside, the best that became of it, R the side that the
-    weights which made them work at.
+    raws: uint8 (N, S, S, 3) and mattes: uint8 (N, S, S), 255 inside, the best that became of it.
     grades: float32 (N,), of that.  first: float32 (N,), of the first try.  photos: file names.
     """
 
@@ -95,27 +94,26 @@ def lessons_of(
 
     Raises DataError where no view shows an instance.
     """
-    rows: list[tuple[tuple[NDArray[np.uint8], NDArray[np.bool_]], Turn, float, float, str]] = []
+    rows: list[tuple[Turn, Turn, float, float, str]] = []
     for number, sample in enumerate(samples):
-        drawn = derive(seed, "lesson", view, number)
-        turn = turns.first(sample, torch.Generator().manual_seed(drawn))
+        rng = torch.Generator().manual_seed(derive(seed, "lesson", view, number))
+        turn = turns.first(sample, rng)
         done(number + 1)
         if turn is None:
             continue
-        best = turn
+        first = best = turn
         grade = worth = _grade(grader, turn)
         for _ in range(MOST_TRIPS if turns.returns else 0):
             if (turn := turns.again(turn)) is None:
                 break
             if (reached := _grade(grader, turn)) > worth:
                 best, worth = turn, reached
-        shown = turns.seen(sample, torch.Generator().manual_seed(drawn))
-        rows.append((shown, best, grade, worth, sample.photo))
+        rows.append((first, best, grade, worth, sample.photo))
     if not rows:
         raise DataError(f"none of {len(samples)} windows shows its instance")
     return Lessons(
-        np.stack([pixels for (pixels, _), *_ in rows]),
-        np.stack([mask for (_, mask), *_ in rows]),
+        np.stack([np.rint(first.pixels).clip(0, 255).astype(np.uint8) for first, *_ in rows]),
+        np.stack([first.masks[0] for first, *_ in rows]),
         np.stack([np.rint(best.raw).clip(0, 255).astype(np.uint8) for _, best, *_ in rows]),
         np.stack([np.rint(255 * matte_of(best)).astype(np.uint8) for _, best, *_ in rows]),
         np.array([worth for *_, worth, _ in rows], np.float32),

@@ -7,7 +7,6 @@ using convolutional neural networks", CVPR 2016), for a mean of coats would be a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +38,6 @@ _REACH, _FAR = 15, 1e-2
 """How far a coat is continued by its nearest colours, pixels; where that is less than such a share, by its mean."""
 _COARSE = 6
 """Colours are compared as means of so many pixels squared."""
-_WHOLLY = 0.95
 _WARM = 30
 _BETAS, _NORM, _AVERAGE = (0.9, 0.99), 1.0, 0.99
 _PART, _MOST_HELD_OUT = 8, 96
@@ -82,9 +80,6 @@ class Teacher:
         self.settings, self.step = settings, 0
         self._lessons, self._grader, self._backbone = lessons, grader, backbone.to(device)
         self._device = device
-        # Enlarged, a coat is a blur: where lessons were made of fewer pixels, it is as the weights paint it in so many.
-        finer = lessons.pixels.shape[1] != lessons.raws.shape[1]
-        self._before = copy.deepcopy(generator).to(device).requires_grad_(False) if finer else None
         self._network = generator.to(device).requires_grad_(True).train()
         self.average = average_of(self._network)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
@@ -167,12 +162,8 @@ class Teacher:
             torch.from_numpy(pixels[chosen].astype(np.float32) / np.float32(127.5) - 1).permute(0, 3, 1, 2)
             for pixels in (lessons.pixels, lessons.raws)
         )
-        side = list(shown.shape[-2:])
         masks = torch.from_numpy(lessons.masks[chosen].astype(np.float32) * 2 - 1)[:, None]
         matte = torch.from_numpy(lessons.mattes[chosen].astype(np.float32) / 255)[:, None]
-        if list(raw.shape[-2:]) != side:
-            raw, matte = (F.interpolate(each, side, mode="bicubic", align_corners=False) for each in (raw, matte))
-            raw, matte = raw.clamp(-1, 1), matte.clamp(0, 1)
         image, mask, wanted, outline = (each.to(self._device) for each in (shown, masks, raw, matte))
         return image, mask, wanted, outline
 
@@ -184,13 +175,7 @@ class Teacher:
             ours = [level.float() for level in self._backbone(_looked_at(raw, matte))]
             with torch.no_grad():
                 theirs = [level.float() for level in self._backbone(_looked_at(wanted, outline))]
-                coats, inside = [level[len(chosen) :] for level in theirs], outline
-                if self._before is not None:
-                    painted, found = self._before(image, masks, masks.new_ones(len(chosen), 1, dtype=torch.bool))
-                    inside = (found.float() + 1) / 2
-                    coats = [level.float() for level in self._backbone(painted.float() * inside)]
-        styles = style_losses([level[len(chosen) :] for level in ours], matte, coats, inside)
-        losses = teaching_losses(raw, matte, wanted, outline, ours, theirs) | {"style": styles}
+        losses = teaching_losses(raw, matte, wanted, outline, ours, theirs)
         losses["all"] = torch.stack(list(losses.values())).sum()
         return losses
 
@@ -205,23 +190,17 @@ def teaching_losses(
     """
     count = len(raw)
     outlines = [(_relative(one[:count], two[:count])) for one, two in zip(ours[1:], theirs[1:], strict=True)]
+    styles = [
+        _relative(_gram(one[count:]), _gram(two[count:])) for one, two in zip(ours[:-1], theirs[:-1], strict=True)
+    ]
     return {
         "matte": _MATTE * (matte - outline).abs().mean(),
         "colour": _COLOUR * (_coarse(raw * matte) - _coarse(wanted * outline)).abs().mean(),
         "behind": _BEHIND * ((1 - outline) * (raw - _continued(wanted, outline)).abs()).mean(),
         "outline": _OUTLINE * torch.stack(outlines).mean(),
         "inside": _INSIDE * _relative(ours[-1][count:], theirs[-1][count:]),
+        "style": _STYLE * torch.stack(styles).sum(),
     }
-
-
-def style_losses(ours: list[Tensor], matte: Tensor, theirs: list[Tensor], outline: Tensor) -> Tensor:
-    """How much the features' correlations differ inside two outlines, wherever these are; weighted.
-
-    ours, theirs: features of (B) instances on grey, finest first, the last of which does not count.
-    matte, outline: (B, 1, S, S) in [0, 1], of each.
-    """
-    pairs = zip(ours[:-1], theirs[:-1], strict=True)
-    return _STYLE * torch.stack([_relative(_gram(one, matte), _gram(two, outline)) for one, two in pairs]).sum()
 
 
 def held_out(photos: tuple[str, ...]) -> NDArray[np.bool_]:
@@ -244,13 +223,10 @@ def _relative(one: Tensor, two: Tensor) -> Tensor:
     return (one - two).abs().mean() / (two.abs().mean() + 1e-6)
 
 
-def _gram(features: Tensor, matte: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, C, C), mean products of channels over the places inside of `matte`, (B, 1, S, S)."""
-    side = (features.shape[-2], features.shape[-1])
-    # Where a cell is not wholly inside, features see what lies around.
-    weights = (F.adaptive_avg_pool2d((matte >= 0.5).float(), side) >= _WHOLLY).float()
+def _gram(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, C), mean products of channels."""
     flat = features.flatten(2)
-    return (flat * (weights / weights.sum(dim=(2, 3), keepdim=True).clamp_min(1)).flatten(2)) @ flat.transpose(1, 2)
+    return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
 def _continued(image: Tensor, outline: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ class Turns:
     """Weights in a direction, and the way back where they have one. Raises WeightsError, UsageError.
 
     cutting: how windows are cut from photos.  max_company, narrowest: see there.
-    shown: side that windows are shown at in lessons, pixels, if not the weights' own.
     """
 
     card: TranslatorCard
@@ -46,7 +45,6 @@ class Turns:
     runner: Runner = field(default_factory=Runner)
     max_company: float = 0.1
     narrowest: float = 0.0
-    shown: int | None = None
     cutting: Cutting = field(init=False)
     _there: Translator = field(init=False)
     _back: Translator | None = field(init=False)
@@ -59,7 +57,7 @@ class Turns:
         back = opposite(self.direction)
         self._there = Translator(card, self.folder, self.direction, *how)
         self._back = Translator(card, self.folder, back, *how) if back in card.directions else None
-        size = self.shown or card.size[0]
+        size = card.size[0]
         self.cutting = Cutting(
             mode="window", size=size, load_size=round(_ROOM * size), window_scale=card.window_scale,
             window_height_scale=card.window_height_scale, least_aspect=card.least_aspect, placement=card.placement,
@@ -74,31 +72,21 @@ class Turns:
 
     def first(self, sample: Sample, rng: torch.Generator) -> Turn | None:
         """A random view of `sample`, translated; None where the instance lies outside of it."""
-        assert self.card.size is not None
-        pixels, mask = _view(sample, rng, self.card.size[0])
-        return Turn.of(self._there.step, pixels, mask) if mask.any() else None
 
-    def seen(self, sample: Sample, rng: torch.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """The same view as it is shown in lessons: uint8 (S, S, 3) and bool (S, S)."""
-        pixels, mask = _view(sample, rng, self.cutting.size)
-        return np.rint(pixels).clip(0, 255).astype(np.uint8), mask[0]
+        def view(drawn: Sample, rng: torch.Generator) -> Crop:
+            full = drawn.image.shape[0]
+            crop = Crop.sample(full, (round(_LEAST_VIEW * full), full), rng)
+            return Crop(crop.x, crop.y, crop.side, flip=False)
+
+        batch = sample_batch([sample], view, rng, size=self.cutting.size, max_instances=1, order="largest")
+        pixels = (batch.image[0].permute(1, 2, 0).numpy() + 1) * np.float32(127.5)
+        mask = batch.masks[0].numpy() > 0
+        return Turn.of(self._there.step, pixels, mask) if mask.any() else None
 
     def again(self, turn: Turn) -> Turn | None:
         """Back, and there once more; None where nothing comes back."""
         assert self._back is not None
         return round_trip(turn, self._there.step, self._back.step, self.card.compositing)
-
-
-def _view(sample: Sample, rng: torch.Generator, size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A random crop: pixels, float32 (size, size, 3) in [0, 255], and the mask, bool (1, size, size)."""
-
-    def crops(drawn: Sample, rng: torch.Generator) -> Crop:
-        full = drawn.image.shape[0]
-        crop = Crop.sample(full, (round(_LEAST_VIEW * full), full), rng)
-        return Crop(crop.x, crop.y, crop.side, flip=False)
-
-    batch = sample_batch([sample], crops, rng, size=size, max_instances=1, order="largest")
-    return (batch.image[0].permute(1, 2, 0).numpy() + 1) * np.float32(127.5), batch.masks[0].numpy() > 0
 
 
 def matte_of(turn: Turn) -> NDArray[np.float32]:
