@@ -401,6 +401,19 @@ def test_an_animal_that_is_too_tall_is_made_smaller_on_its_feet() -> None:
     assert low[3] - low[1] == 200, "never less than half as large"
 
 
+@pytest.mark.parametrize("bottom", [0.82, 0.9, 0.97])
+def test_a_new_animal_stands_where_the_old_one_stood(bottom: float) -> None:
+    """Wherever in its window its feet have come out; what has no legs is lowered by a tenth of the window at most."""
+    size, box = (400, 300), (100, 230, 180, 300)
+    window = Framing(1.35, 1.8, placement="ground").window([box])
+    high = window[3] - window[1]
+    x0, y0, x1, y1 = placed(window, size, (0.3, 0.2, 0.7, bottom))
+    assert (x1 - x0, y1 - y0) == (window[2] - window[0], high)
+    assert y0 + bottom * high == pytest.approx(300, abs=1.5)
+    scrap = placed(window, size, (0.3, 0.2, 0.7, 0.5))
+    assert scrap[1] - window[1] == pytest.approx(0.1 * high, abs=1.5)
+
+
 def test_a_wider_animal_leaves_its_neighbours_room() -> None:
     """Alone, what was shown wider than it is has its own proportions; between two others it stays narrower, beside one
     it steps aside."""

@@ -103,7 +103,7 @@ def views(window: Rectangle, tries: int, round_trips: bool = False) -> list[tupl
 def placed(
     window: Rectangle, size: tuple[int, int], content: tuple[float, float, float, float], freedom: float = 1
 ) -> Rectangle:
-    """Where in a photo of `size` (H, W) what was made of `window` belongs, with its feet where they were.
+    """Where in a photo of `size` (H, W) what was made of `window` belongs, with its feet where the old ones were.
 
     One that is taller than the photo above its feet is made smaller, down to :data:`LEAST_FITTED`, until its head is in
     the photo, and one that would leave the photo sideways moves in.
@@ -115,7 +115,9 @@ def placed(
     x0, y0, x1, y1 = window
     height = float(y1 - y0)
     feet, middle = y1 - BELOW * height, (x0 + x1) / 2
-    tall = (1 - BELOW - content[1]) * height
+    # What has no legs is not lowered until its belly lies on the ground.
+    stand = min(1.0, max(1 - 2 * BELOW, content[3]))
+    tall = (stand - content[1]) * height
     fitted = min(1.0, max(LEAST_FITTED, feet * (1 - ABOVE) / tall)) if tall > 0 else 1.0
     height *= fitted
     narrow = min(1.0, (x1 - x0) / (y1 - y0))
@@ -123,7 +125,7 @@ def placed(
     left, right = middle + (content[0] - 0.5) * width, middle + (content[2] - 0.5) * width
     if right - left <= size[1]:
         middle += max(0.0, -left) - max(0.0, right - size[1])
-    top = feet - (1 - BELOW) * height
+    top = feet - stand * height
     return round(middle - width / 2), round(top), round(middle + width / 2), round(top + height)
 
 
