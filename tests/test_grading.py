@@ -25,7 +25,7 @@ from instapipe.imaging.windows import BELOW, MOST_TRIES, MOST_WIDENED, VIEWS, Fr
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader, outline, read_grader
 from instapipe.pipeline.placing import find_place
-from instapipe.pipeline.records import Chosen, StepRecord
+from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.rollout import Rollout
 from instapipe.pipeline.surfaces import NativeSurface, Tries
 from instapipe.structures import Instances, Mask
@@ -210,7 +210,7 @@ def test_of_several_tries_the_best_stays(grades: dict[int, float], best: int, tr
     step, grade, made = made_of(grades)
     chosen = NativeSurface(pixels, (32, 32), blend, None, "ground", Tries(6, grade)).run(window, [mask], step)
     assert len(made) == tried
-    assert chosen.chosen == Chosen(grades[best], tried, views(window, 6)[best][0], 0, mirrored=False)
+    assert chosen.chosen == ChosenTry(grades[best], tried, views(window, 6)[best][0], 0, mirrored=False)
     assert StepRecord.read(chosen.files()).chosen == chosen.chosen, "kept in the cache"
     alone, _, _ = made_of({})
     for _ in range(best):
@@ -260,7 +260,7 @@ def test_round_trips_are_tries(grades: list[float], tries: int, best: int, made:
     view = views(window, tries, round_trips=True)[order[: best + 1].count("view") - 1][0]
     alone = NativeSurface(pixels, (32, 32), blend, None, "ground")
     trips = best - max(place for place, what in enumerate(order[: best + 1]) if what == "view")
-    assert record.chosen == Chosen(grades[best], made, view, trips, mirrored=False)
+    assert record.chosen == ChosenTry(grades[best], made, view, trips, mirrored=False)
     expected = alone.run(view, [mask], lambda *_: (np.full((32, 32, 3), 200, np.float32), bar(best + 1)))
     assert expected.chosen is None
     assert record.masks[0].box == expected.masks[0].box

@@ -116,7 +116,7 @@ def placed(
     height = float(y1 - y0)
     feet, middle = y1 - BELOW * height, (x0 + x1) / 2
     # What has no legs is not lowered until its belly lies on the ground.
-    stand = min(1.0, max(1 - 2 * BELOW, content[3]))
+    stand = max(1 - 2 * BELOW, content[3])
     tall = (stand - content[1]) * height
     fitted = min(1.0, max(LEAST_FITTED, feet * (1 - ABOVE) / tall)) if tall > 0 else 1.0
     height *= fitted

@@ -78,9 +78,9 @@ def translate_one(job: Job, runner: Runner, stopped: threading.Event) -> Done:
 def _doubtful(result: Mapping[str, Any]) -> tuple[str, ...]:
     """A line about instances of which even the best try has a poor grade."""
     found = [
-        f"{', '.join(str(number) for number in step['numbers'])} ({step['chosen']['grade'] or 0:.1f})"
+        f"{', '.join(str(number) for number in step['numbers'])} ({grade:.1f})"
         for step in result["steps"]
-        if step["chosen"] is not None and (step["chosen"]["grade"] or 0) < _POOR
+        if step["chosen"] is not None and (grade := step["chosen"]["grade"] or 0) < _POOR
     ]
     return (f"may look broken, by the grade of the outline (0 to 2): {', '.join(found)}",) if found else ()
 

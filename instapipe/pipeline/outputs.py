@@ -14,7 +14,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +51,8 @@ def encoded(photo: Photo, rollout: Rollout, suffix: str) -> dict[str, bytes]:
         _FILMSTRIP: imaging.encode_image(imaging.filmstrip(rollout.frames), ".png"),
         _STEPS: json_bytes(
             [
-                {"region": list(region), "chosen": None if chosen is None else chosen.facts()}
-                for region, chosen in zip(rollout.regions, rollout.chosen, strict=True)
+                {"region": list(region), "chosen": None if chosen is None else asdict(chosen)}
+                for region, chosen in zip(rollout.regions, rollout.chosen_tries, strict=True)
             ]
         ),
     }
@@ -70,7 +70,7 @@ def encoded(photo: Photo, rollout: Rollout, suffix: str) -> dict[str, bytes]:
 
 def steps(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
     """Of each step the declared `region`, (x0, y0, x1, y1), and which of several tries was `chosen`
-    (:class:`instapipe.pipeline.records.Chosen`), or null."""
+    (:class:`instapipe.pipeline.records.ChosenTry`), or null."""
     return list(json.loads(files[_STEPS]))
 
 

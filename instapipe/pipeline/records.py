@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ State = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenTry:
     """Which of several tries was taken.
 
     grade: of its outline by the weights' grader, about 0 (broken) to 2 (sound), less what it lost for how it stands
@@ -39,10 +38,6 @@ class Chosen:
     window: tuple[int, int, int, int]
     round_trips: int
     mirrored: bool
-
-    def facts(self) -> dict[str, Any]:
-        """For a report."""
-        return {**asdict(self), "window": list(self.window)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +54,7 @@ class StepRecord:
     changed: Mask
     patch: Pixels | None
     state: State | None = None
-    chosen: Chosen | None = None
+    chosen: ChosenTry | None = None
 
     def files(self) -> dict[str, bytes]:
         """As files of a cache entry: `masks.npz` (first where pixels changed, then the masks) and the pixels."""
@@ -69,7 +64,7 @@ class StepRecord:
         elif self.patch is not None:
             files["patch.png"] = pixels_bytes(self.patch)
         if self.chosen is not None:
-            files["chosen.json"] = json_bytes(self.chosen.facts())
+            files["chosen.json"] = json_bytes(asdict(self.chosen))
         return files
 
     @classmethod
@@ -82,5 +77,5 @@ class StepRecord:
         chosen = None
         if "chosen.json" in files:
             facts = json.loads(files["chosen.json"])
-            chosen = Chosen(**{**facts, "window": tuple(facts["window"])})
+            chosen = ChosenTry(**{**facts, "window": tuple(facts["window"])})
         return cls(tuple(masks), changed, read_pixels(files["patch.png"], (y1 - y0, x1 - x0)), chosen=chosen)

@@ -10,7 +10,7 @@ import numpy as np
 from instapipe import imaging
 from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step, Stopped
-from instapipe.pipeline.records import Chosen, StepRecord
+from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.store import Store
 from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, Surface, Tries
 from instapipe.structures import Instances, Mask, Photo, Pixels
@@ -23,14 +23,14 @@ class Rollout:
     """A translation and how it came about.
 
     pixels: uint8 (H, W, 3), the photo after the last step.  regions: per step the rectangle (x0, y0, x1, y1) outside
-    which nothing changed.  chosen: per step, which of several tries was taken.  hits: per step, whether it came from
+    which nothing changed.  chosen_tries: per step, None where there was one.  hits: per step, whether it came from
     the cache.  frames: small pictures of the photo and of each step.
     """
 
     pixels: Pixels
     target: str
     regions: list[tuple[int, int, int, int]] = field(default_factory=list)
-    chosen: list[Chosen | None] = field(default_factory=list)
+    chosen_tries: list[ChosenTry | None] = field(default_factory=list)
     hits: list[bool] = field(default_factory=list)
     frames: list[Pixels] = field(default_factory=list)
     _packed: list[tuple[tuple[int, ...], tuple[float, ...], bytes]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Rollout:
         """Take a step in; returns its translated instances: the target's label, the numbers of their sources."""
         self._packed.append((chosen.numbers, chosen.scores, masks_bytes(chosen.size, record.masks)))
         self.regions.append(record.changed.box)
-        self.chosen.append(record.chosen)
+        self.chosen_tries.append(record.chosen)
         self.hits.append(hit)
         return self._instances(record.masks, chosen.scores, chosen.numbers)
 

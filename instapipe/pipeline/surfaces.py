@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
 from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, find_place, together
-from instapipe.pipeline.records import Chosen, State, StepRecord
+from instapipe.pipeline.records import ChosenTry, State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
 from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
@@ -75,7 +75,7 @@ class _Made:
 
     raw, mattes: as of StepFunction.  mirrored: whether they are turned.
     lost: grades, for how it stands among the others.  flat: grades, for heads that the window cuts off.
-    depth: where, before or behind the others.  trips: round trips that it took.
+    depth: where, before or behind the others.
     """
 
     window: Rectangle
@@ -86,7 +86,6 @@ class _Made:
     lost: float
     flat: float = 0
     depth: Depth = "nearer"
-    trips: int = 0
 
 
 class NativeSurface:
@@ -143,41 +142,41 @@ class NativeSurface:
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
         return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch, chosen=chosen)
 
-    def _best(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[_Made, Chosen | None]:
+    def _best(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[_Made, ChosenTry | None]:
         """What the generator makes of the instances in `window`; of several tries what is sound and covers least."""
         # What is seen from the front looks to the side where there is room.
         turned = (False, True) if (window[3] - window[1]) > _FRONT * (window[2] - window[0]) else (False,)
         if self._tries is None:
             return self._made(window, masks, self._turn(window, masks, step), turned), None
-        best: tuple[float, _Made] | None = None
+        best: tuple[float, _Made, int] | None = None
         tried = 0
-        for made in self._tried(window, masks, step, turned, self._tries):
+        for made, trips in self._tried(window, masks, step, turned, self._tries):
             tried += 1
             # A speck has no legs that could be wrong: what became of the animal is not to be chosen for that.
             there = all(_area(matte, made.place) >= _LEAST_LEFT * sum(mask.area for mask in masks) / len(made.mattes)
                         for matte in made.mattes)  # fmt: skip
             worth = self._tries.grade(made.mattes) - made.lost - made.flat if there else -math.inf
             if best is None or worth > best[0]:
-                best = worth, made
+                best = worth, made, trips
             if worth >= _SOUND:
                 break
         assert best is not None
-        worth, made = best
+        worth, made, trips = best
         grade = round(worth, 3) if math.isfinite(worth) else None
-        return made, Chosen(grade, tried, made.window, made.trips, made.mirrored)
+        return made, ChosenTry(grade, tried, made.window, trips, made.mirrored)
 
     def _tried(
         self, window: Rectangle, masks: Sequence[Mask], step: StepFunction, turned: tuple[bool, ...], tries: Tries
-    ) -> Iterator[_Made]:
-        """View after view, and after each its round trips."""
+    ) -> Iterator[tuple[_Made, int]]:
+        """View after view, and after each its round trips; with how many it took."""
         for view, trips in views(window, tries.count, tries.again is not None):
             turn: Turn | None = self._turn(view, masks, step)
             taken = 0
             while turn is not None:
                 made = self._made(view, masks, turn, turned)
-                yield replace(made, trips=taken)
+                yield made, taken
                 if made.lost >= _LOST:
-                    yield replace(self._made(view, masks, turn, (not made.mirrored,)), trips=taken)
+                    yield self._made(view, masks, turn, (not made.mirrored,)), taken
                 turn = tries.again(turn) if taken < trips and tries.again is not None else None
                 taken += 1
 
