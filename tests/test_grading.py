@@ -18,12 +18,14 @@ from graded_worlds import animal, graded
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from instapipe.config import CompositingConfig, GeneratorConfig
 from instapipe.errors import DataError, WeightsError
 from instapipe.imaging.windows import BELOW, MOST_TRIES, MOST_WIDENED, VIEWS, Framing, views
 from instapipe.networks.generator import SetGenerator
-from instapipe.networks.grader import Grader, outline, read_grader
+from instapipe.networks.grader import BANDS, MOST_LEGS, Grader, GraderForm, legs, outline, read_grader
 from instapipe.pipeline.placing import find_place
 from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.rollout import Rollout
@@ -102,6 +104,41 @@ def test_an_outline_fills_its_square() -> None:
     assert abs(columns.min() + columns.max() + 1 - 100) <= 1
     assert columns[rows < 10].mean() > columns[rows > 50].mean(), "it faces right"
     assert not outline(np.zeros((8, 8), np.float32), 16).any()
+
+
+@pytest.mark.parametrize("count", range(1, MOST_LEGS + 2))
+def test_legs_are_counted(count: int) -> None:
+    """Of a table with so many; what is more than the most is as many."""
+    table = np.zeros((128, 128), np.float32)
+    table[30:70, 8:120] = 1
+    for left in np.linspace(8, 112, count).astype(int):
+        table[70:118, left : left + 8] = 1
+    said = legs(torch.from_numpy(np.stack([table, np.roll(table, (-20, 3), (0, 1))])))
+    wanted = torch.zeros(len(BANDS), MOST_LEGS)
+    wanted[:, min(count, MOST_LEGS) - 1] = 1
+    assert torch.equal(said, torch.stack([wanted.flatten()] * 2))
+
+
+def test_a_leg_in_the_air_is_counted_from_where_it_ends() -> None:
+    table = np.zeros((128, 128), np.float32)
+    table[30:70, 8:120] = 1
+    for left, foot in ((8, 118), (40, 118), (75, 118), (112, 104)):  # one ends at 0.16 of the height
+        table[70:foot, left : left + 8] = 1
+    said = legs(torch.from_numpy(table[None])).reshape(len(BANDS), MOST_LEGS).argmax(dim=1) + 1
+    assert said.tolist() == [3, 3, 4, 4]
+    assert not legs(torch.zeros(1, 128, 128)).any()
+
+
+def test_a_grader_that_does_not_count_is_read(tmp_path: Path) -> None:
+    """Files of before say nothing of it."""
+    grader = fit_grader([graded()], GraderForm(counted=False))
+    grader.write(tmp_path / "new.safetensors")
+    with safe_open(str(tmp_path / "new.safetensors"), framework="pt") as file:
+        facts = {name: value for name, value in file.metadata().items() if name != "counted"}
+        save_file({name: file.get_tensor(name) for name in file.keys()}, tmp_path / "old.safetensors", facts)  # noqa: SIM118
+    read = read_grader(tmp_path / "old.safetensors")
+    mattes = graded(6, seed=2).outputs.mattes.astype(np.float32) / 255
+    assert read.grade(mattes) == pytest.approx(grader.grade(mattes), abs=2e-3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", None])

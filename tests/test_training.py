@@ -189,6 +189,20 @@ def test_precision_is_measured() -> None:
     assert choose_precision("bfloat16", lambda p: None, device).precision == "bfloat16"
 
 
+def test_what_is_far_slower_is_tried_once() -> None:
+    import time
+
+    tried: list[str] = []
+
+    def trial(precision: str) -> None:
+        tried.append(precision)
+        time.sleep(0.2 if precision == "bfloat16" else 0.002)
+
+    choice = choose_precision("auto", trial, torch.device("cpu"))
+    assert choice.precision == "float32" and "times as fast" in choice.reason
+    assert tried.count("bfloat16") == 1
+
+
 @pytest.mark.parametrize("path", sorted((configs_root() / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_bundled_configs_load(path: Path) -> None:
     assert read_yaml(path, TrainConfig).steps >= 1

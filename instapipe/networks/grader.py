@@ -1,8 +1,9 @@
 """A grader: what people who looked at translated animals would say of another one, by its outline alone.
 
 Features that a frozen ImageNet network gives of the matte, white on black, and of its lower half, enlarged, averaged
-over 4 x 4 cells a scale, and one weight for each. Whether legs run together, end in the air or are one too many is seen
-in the outline: it agrees with people better than the same features of the painted animal do (docs/training-log.md).
+over 4 x 4 cells a scale; how many legs are counted at heights between its feet and its belly; and one weight for each.
+Whether legs run together, end in the air or are one too many is seen in the outline: it agrees with people better than
+the same features of the painted animal do (docs/training-log.md).
 """
 
 from __future__ import annotations
@@ -39,19 +40,25 @@ _RIM = 0.06
 """Share of the side that an outline leaves free all around."""
 _LEGS, _BELOW = 0.5, 0.04
 """The lower part of an outline that is looked at more closely, and the share of the side that stays free below it."""
+BANDS = ((0.02, 0.08), (0.08, 0.16), (0.16, 0.24), (0.24, 0.32))
+"""Heights above the feet, shares of the animal's own, between which legs are counted, at :data:`_ROWS` of each."""
+MOST_LEGS = 6
+_ROWS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class GraderForm:
     """What a file says of itself. side: of the square, in pixels, at which mattes are looked at.
 
-    looks: how many pictures of each; see :func:`looks`.  outputs: how many graded ones it learnt from.
+    looks: how many pictures of each; see :func:`looks`.  counted: whether legs are, too; see :func:`legs`.
+    outputs: how many graded ones it learnt from.
     agreement: Spearman's correlation with grades of photos that it did not learn from.
     """
 
     backbone: str = "tf_efficientnet_lite0"
     side: int = 128
     looks: int = 2
+    counted: bool = True
     outputs: int = 0
     agreement: float = 0.0
 
@@ -92,6 +99,28 @@ def looks(plane: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return np.stack([plane, legs]).astype(np.float32, copy=False)
 
 
+def legs(planes: Tensor) -> Tensor:
+    """How many pieces the rows of some :func:`outline` fall into, (B, side, side) in [0, 1].
+
+    Shares of the rows of each of :data:`BANDS` that are in one piece, two, ... :data:`MOST_LEGS` or more:
+    float32 (B, BANDS x MOST_LEGS); zeros where there is no animal.
+    """
+    inside = planes >= 0.5
+    rows = inside.any(dim=2)
+    top = rows.float().argmax(dim=1)
+    bottom = planes.shape[1] - rows.flip(1).float().argmax(dim=1)  # just below the feet
+    begins = inside & ~F.pad(inside, (1, 0))[:, :, :-1]
+    pieces = begins.sum(dim=2).clamp(max=MOST_LEGS)
+    shares = []
+    for low, high in BANDS:
+        heights = low + (high - low) * (torch.arange(_ROWS, device=planes.device) + 0.5) / _ROWS
+        # The pixel's row that holds so high a point.
+        chosen = (bottom[:, None] - heights * (bottom - top)[:, None]).long().clamp(0, planes.shape[1] - 1)
+        counts = F.one_hot(pieces.gather(1, chosen), MOST_LEGS + 1)[:, :, 1:]
+        shares.append(counts.float().mean(dim=1))
+    return torch.cat(shares, dim=1)
+
+
 class Outlines(nn.Module):
     """Outlines to features. No parameter learns."""
 
@@ -102,7 +131,9 @@ class Outlines(nn.Module):
         blocks = cast(nn.Sequential, features.net.blocks)
         features.net.blocks = blocks[: LEVELS[-1] + 2]
         self.sizes = form.looks * [channels * CELLS**2 for channels in features.channels]
-        self.side, self.looks = form.side, form.looks
+        if form.counted:
+            self.sizes.append(len(BANDS) * MOST_LEGS)
+        self.side, self.looks, self.counted = form.side, form.looks, form.counted
         self.trunk = FrozenBackbone(features, form.side)
 
     @classmethod
@@ -122,7 +153,8 @@ class Outlines(nn.Module):
         """(B, looks, side, side) in [0, 1], see :func:`looks` -> float32 (B, sum of `sizes`)."""
         scales = self.trunk((2 * outlines.flatten(0, 1)[:, None] - 1).expand(-1, 3, -1, -1))
         cells = [F.adaptive_avg_pool2d(scale.float(), CELLS).flatten(1) for scale in scales]
-        return torch.cat(cells, dim=1).reshape(len(outlines), -1)
+        seen = torch.cat(cells, dim=1).reshape(len(outlines), -1)
+        return torch.cat([seen, legs(outlines[:, 0])], dim=1) if self.counted else seen
 
 
 class Grader(nn.Module):
@@ -165,6 +197,7 @@ class Grader(nn.Module):
             "backbone": form.backbone,
             "side": str(form.side),
             "looks": str(form.looks),
+            "counted": str(int(form.counted)),
             "outputs": str(form.outputs),
             "agreement": f"{form.agreement:.4f}",
         }
@@ -197,6 +230,7 @@ def read_grader(path: Path) -> Grader:
             facts["backbone"],
             int(facts["side"]),
             int(facts.get("looks", "1")),
+            facts.get("counted") == "1",
             int(facts["outputs"]),
             float(facts["agreement"]),
         )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 Precision = Literal["float32", "bfloat16"]
 
 WORTH = 1.2
+HOPELESS = 4.0
+"""A first run that takes so many times as long as float32's is not repeated: it may take a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,19 @@ def choose_precision(
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported()
         return Choice("bfloat16" if supported else "float32", f"the GPU {'has' if supported else 'lacks'} bfloat16")
-    seconds: dict[Precision, float] = {}
-    for precision in ("float32", "bfloat16"):
-        trial(precision)  # the first run pays for allocations and kernel choice
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            trial(precision)
-            times.append(time.perf_counter() - start)
-        seconds[precision] = min(times)
-    ratio = seconds["float32"] / seconds["bfloat16"]
+
+    def seconds(precision: Precision) -> float:
+        start = time.perf_counter()
+        trial(precision)
+        return time.perf_counter() - start
+
+    # The first run of each pays for allocations and kernel choice.
+    first = {precision: seconds(precision) for precision in get_args(Precision)}
+    if first["bfloat16"] > HOPELESS * first["float32"]:
+        ratio = first["float32"] / first["bfloat16"]
+    else:
+        best = {precision: min(seconds(precision) for _ in range(3)) for precision in get_args(Precision)}
+        ratio = best["float32"] / best["bfloat16"]
     told = f"bfloat16 is {ratio:.2f} times as fast as float32 here"
     if ratio >= WORTH:
         return Choice("bfloat16", told)
