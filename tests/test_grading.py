@@ -595,13 +595,20 @@ def test_sheets_show_every_output_once(cli: Cli, tmp_path: Path, ground_weights:
         50, "-o", out,
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert sorted(path.name for path in out.iterdir()) == ["grades.csv", "outputs.npz", "sheet-01.png", "sheet-02.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "grades.csv",
+        "outputs.npz",
+        *(f"sheet-0{n}.png" for n in (1, 2, 3)),
+    ]
     lines = (out / "grades.csv").read_text().splitlines()
     assert lines == ["number,grade", *(f"{n}," for n in range(50))]
     with np.load(out / "outputs.npz") as file:
         assert file["mattes"].shape == (50, 32, 32)
         assert sorted(set(file["photos"].tolist())) == ["0.png", "1.png", "2.png"]
-    assert cv2.imread(str(out / "sheet-01.png")).shape == (960, 1280, 3)
+    shown = cv2.imread(str(out / "sheet-01.png"))
+    assert shown.shape == (896, 1120, 3)
+    corner = shown[200:224, 200:224].reshape(-1, 3)
+    assert (corner.std(axis=0) > 0).all(), "the photo is seen around an animal"
     assert (
         cli("grade", "sheets", "--data", folder, "--class", "sheep", "--weights", ground_weights, "-o", out).code == 2
     )

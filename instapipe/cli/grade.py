@@ -57,6 +57,7 @@ def sheets_command(
     for path in write_to_grade(output, list(shown), seed):
         console.print(str(path), soft_wrap=True)
     console.print(f"write a grade behind each number in {output / ANSWERS}: 0 broken, 1 doubtful, 2 sound;")
+    console.print("a grader learns what the grades look at: count legs, look for heads, or what else matters to you;")
     console.print(f"then: instapipe grade fit {output} -o grader.safetensors", soft_wrap=True)
 
 

@@ -45,9 +45,9 @@ class Turn:
         made = self.mattes >= 0.5
         if not made.any(axis=(1, 2)).all():
             return None
-        return Turn.of(step, self._composite(compositing), made)
+        return Turn.of(step, self.composite(compositing), made)
 
-    def _composite(self, compositing: CompositingConfig) -> NDArray[np.float32]:
+    def composite(self, compositing: CompositingConfig) -> NDArray[np.float32]:
         """What was made, before what lies behind the old instances; float32 (h, w, 3) in [0, 255]."""
         old = np.asarray(self.masks.any(axis=0))
         hole = grow(old, compositing.dilate)
