@@ -124,6 +124,9 @@ class TranslatorCard(Card):
         description="window_scale of what the way back starts from, without window_height_scale and least_aspect; "
         "none: both the same",
     )
+    target_size: tuple[int, int] | None = Field(
+        None, description="size of the windows that the way back starts from; none: both the same"
+    )
     placement: Placement = Field("centre", description="where in its window the box of the instances lies")
     instances_per_step: int = Field(2, ge=1, le=64)
     masks: Shown = Field("instances", description="what the generators are shown of the masks, as in training")
@@ -135,6 +138,10 @@ class TranslatorCard(Card):
     grader: GraderFile | None = Field(
         None, description="what chooses, by outline, among several tries of `source_to_target`; none: nothing does"
     )
+
+    def size_of(self, direction: Direction) -> tuple[int, int] | None:
+        """(H, W) of the windows that a direction starts from; None: any."""
+        return self.target_size if direction == "target_to_source" and self.target_size else self.size
 
     @property
     def paints_outlines(self) -> bool:

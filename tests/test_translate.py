@@ -192,6 +192,22 @@ def test_windows_are_cut_as_the_card_says(
     assert sides == {"there": 66, "back": 57}
 
 
+def test_the_way_back_may_have_a_size_of_its_own(
+    cli: Cli, tmp_path: Path, photo: Path, masks: Path, matte_weights: Path
+) -> None:
+    weights = tmp_path / "two sizes"
+    shutil.copytree(matte_weights, weights)
+    card = weights / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "size": [32, 32], "target_size": [16, 16]}))
+    for source, target, own, other in (("sheep", "giraffe", "32x32", "16x16"), ("giraffe", "sheep", "16x16", "32x32")):
+        given = ("translate", photo, "--source", source, "--target", target, *EXACT, "--masks", masks)
+        made = []
+        for size in ((), ("--size", own), ("--size", other)):
+            (facts,) = cli(*given, "--weights", weights, *size, "-o", f"{len(made)}-{source}.png", "--json").json
+            made.append(Path(facts["picture"]).read_bytes())
+        assert made[0] == made[1] != made[2]
+
+
 def test_no_instance_keeps_the_pixels_and_says_so(cli: Cli, tmp_path: Path, colour: str, matte_weights: Path) -> None:
     empty = worlds.write_photo(tmp_path / "meadow.png", worlds.photo_pixels((), None))
     ran = cli("translate", empty, *PAIR, "--segmenter", colour, "--weights", matte_weights)

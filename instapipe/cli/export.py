@@ -41,7 +41,12 @@ def command(
     card, folder = find_card(weights, "translator")
     generator = load_generator(card, folder, wanted)
     report = export_generator(
-        generator, output, form, windows=windows_of(photos or [], card.size), half=half, about=f"{card.name}, {wanted}"
+        generator,
+        output,
+        form,
+        windows=windows_of(photos or [], card.size_of(wanted)),
+        half=half,
+        about=f"{card.name}, {wanted}",
     )
     typer.echo(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB"

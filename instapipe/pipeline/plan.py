@@ -49,7 +49,7 @@ class Step:
 
 def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings) -> Layout:
     """The layout for a photo of `size` (H, W)."""
-    asked = settings.size or weights.card.size
+    asked = settings.size or weights.card.size_of(weights.direction)
     model_size = None if asked is None else multiple_of_4(asked)
     mode = settings.region
     if mode == "auto":

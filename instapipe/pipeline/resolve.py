@@ -62,6 +62,7 @@ class Weights:
             "window_height_scale",
             "least_aspect",
             "target_window_scale",
+            "target_size",
             "instances_per_step",
         }
         return self.card.model_dump(mode="json", include=names)

@@ -82,6 +82,7 @@ def choose(
     device = resolve_device(device)
     generator = load_generator(card, folder, direction, device)
     weights = card.directions[direction].sha256
+    size = card.size_of(direction)
     return choose_engine(
-        generator, weights, card.size, card.instances_per_step, device, engine, precision, Artefacts(artefacts)
+        generator, weights, size, card.instances_per_step, device, engine, precision, Artefacts(artefacts)
     )
