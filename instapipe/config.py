@@ -109,7 +109,7 @@ class TranslatorCard(Card):
     target: str
     generator: GeneratorConfig
     compositing: CompositingConfig = CompositingConfig()
-    size: tuple[int, int] | None = Field(None, description="(H, W) that the weights were trained at; none: any")
+    size: tuple[int, int] | None = Field(None, description="(H, W) of the windows that the weights work at; none: any")
     window_scale: float = Field(1.25, ge=1.0, le=4.0, description="window side / longer side of the instances' box")
     window_height_scale: float = Field(
         0, ge=0, le=4.0, description="window height / height of the instances' box, at least: room above a front view"
@@ -125,7 +125,8 @@ class TranslatorCard(Card):
         "none: both the same",
     )
     target_size: tuple[int, int] | None = Field(
-        None, description="size of the windows that the way back starts from; none: both the same"
+        None,
+        description="(H, W) of windows of photos for the way back, round trips stay at `size`; none: both the same",
     )
     placement: Placement = Field("centre", description="where in its window the box of the instances lies")
     instances_per_step: int = Field(2, ge=1, le=64)

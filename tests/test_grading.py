@@ -25,13 +25,14 @@ from instapipe.config import CompositingConfig, GeneratorConfig
 from instapipe.errors import DataError, WeightsError
 from instapipe.imaging.windows import BELOW, MOST_TRIES, MOST_WIDENED, VIEWS, Framing, views
 from instapipe.networks.generator import SetGenerator
-from instapipe.networks.grader import BANDS, MOST_LEGS, Grader, GraderForm, legs, outline, read_grader
+from instapipe.networks.grader import BANDS, MOST_LEGS, Grader, GraderForm, legs, looks, outline, read_grader
 from instapipe.pipeline.placing import find_place
 from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.rollout import Rollout
 from instapipe.pipeline.surfaces import NativeSurface, Tries
 from instapipe.structures import Instances, Mask
 from instapipe.training.grading import Graded, fit_grader, read_graded, spearman
+from instapipe.training.to_grade import SIDE, tile
 from instapipe.translation.again import StepFunction, Turn, round_trip
 from instapipe.translation.native import Blend
 from instapipe.translation.step import translate_step
@@ -117,6 +118,15 @@ def test_legs_are_counted(count: int) -> None:
     wanted = torch.zeros(len(BANDS), MOST_LEGS)
     wanted[:, min(count, MOST_LEGS) - 1] = 1
     assert torch.equal(said, torch.stack([wanted.flatten()] * 2))
+
+
+def test_what_is_counted_reaches_the_grade(grader: Grader) -> None:
+    """Of the whole outline, not of the legs in large."""
+    mattes = graded(4, seed=4).outputs.mattes.astype(np.float32) / 255
+    shown = torch.from_numpy(np.stack([looks(outline(matte, grader.form.side), 2) for matte in mattes]))
+    counted = len(BANDS) * MOST_LEGS
+    assert torch.equal(grader.outlines(shown)[:, -counted:], legs(shown[:, 0]))
+    assert grader.weight[-counted:].abs().max() > 0
 
 
 def test_a_leg_in_the_air_is_counted_from_where_it_ends() -> None:
@@ -607,11 +617,22 @@ def test_sheets_show_every_output_once(cli: Cli, tmp_path: Path, ground_weights:
         assert sorted(set(file["photos"].tolist())) == ["0.png", "1.png", "2.png"]
     shown = cv2.imread(str(out / "sheet-01.png"))
     assert shown.shape == (896, 1120, 3)
-    corner = shown[200:224, 200:224].reshape(-1, 3)
-    assert (corner.std(axis=0) > 0).all(), "the photo is seen around an animal"
     assert (
         cli("grade", "sheets", "--data", folder, "--class", "sheep", "--weights", ground_weights, "-o", out).code == 2
     )
+
+
+def test_a_tile_shows_the_photo_around() -> None:
+    """A new animal where it was made, its photo beside it, and nothing of the old one."""
+    pixels = np.full((64, 64, 3), (40, 120, 60), np.float32)
+    old, matte = np.zeros((1, 64, 64), np.bool_), np.zeros((1, 64, 64), np.float32)
+    old[0, 24:40, 8:24] = True
+    matte[0, 24:40, 32:48] = 1
+    pixels[old[0]] = 250
+    shown = tile(Turn(pixels, old, np.full_like(pixels, 200), matte), CompositingConfig(mode="matte"))
+    assert shown.shape == (SIDE, SIDE, 3)
+    for row, column, colour in ((3, 3, (40, 120, 60)), (32, 40, (200, 200, 200)), (32, 16, (40, 120, 60))):
+        assert np.abs(shown[row * SIDE // 64, column * SIDE // 64].astype(int) - colour).max() <= 3
 
 
 def test_tries_need_a_grader(

@@ -189,19 +189,21 @@ def test_precision_is_measured() -> None:
     assert choose_precision("bfloat16", lambda p: None, device).precision == "bfloat16"
 
 
-def test_what_is_far_slower_is_tried_once() -> None:
-    import time
-
+@pytest.mark.parametrize(("slower", "runs"), [(2.0, 4), (20.0, 1)])
+def test_what_is_far_slower_is_tried_once(slower: float, runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
     tried: list[str] = []
 
     def trial(precision: str) -> None:
+        nonlocal now
         tried.append(precision)
-        time.sleep(0.2 if precision == "bfloat16" else 0.002)
+        now += slower if precision == "bfloat16" else 1.0
 
+    monkeypatch.setattr("instapipe.training.precision.time.perf_counter", lambda: now)
     choice = choose_precision("auto", trial, torch.device("cpu"))
     assert choice.precision == "float32"
-    assert "times as fast" in choice.reason
-    assert tried.count("bfloat16") == 1
+    assert f"{1 / slower:.2f} times as fast" in choice.reason
+    assert tried.count("bfloat16") == runs
 
 
 @pytest.mark.parametrize("path", sorted((configs_root() / "train").glob("*.yaml")), ids=lambda path: path.stem)

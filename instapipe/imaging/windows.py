@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from instapipe.config import Placement
+from instapipe.config import Direction, Placement, TranslatorCard
 
 Value = TypeVar("Value", bound=np.generic)
 Rectangle = tuple[int, int, int, int]
@@ -57,6 +57,13 @@ class Framing:
     height_scale: float = 0
     least_aspect: float = 0
     placement: Placement = "centre"
+
+    @classmethod
+    def of(cls, card: TranslatorCard, direction: Direction) -> Framing:
+        """Around what a direction of the weights starts from: as in training."""
+        if direction == "target_to_source" and card.target_window_scale is not None:
+            return cls(card.target_window_scale, placement=card.placement)
+        return cls(card.window_scale, card.window_height_scale, card.least_aspect, card.placement)
 
     @property
     def reach(self) -> float:

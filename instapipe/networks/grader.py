@@ -43,6 +43,7 @@ _LEGS, _BELOW = 0.5, 0.04
 BANDS = ((0.02, 0.08), (0.08, 0.16), (0.16, 0.24), (0.24, 0.32))
 """Heights above the feet, shares of the animal's own, between which legs are counted, at :data:`_ROWS` of each."""
 MOST_LEGS = 6
+"""More are as bad."""
 _ROWS = 6
 
 
@@ -50,7 +51,7 @@ _ROWS = 6
 class GraderForm:
     """What a file says of itself. side: of the square, in pixels, at which mattes are looked at.
 
-    looks: how many pictures of each; see :func:`looks`.  counted: whether legs are, too; see :func:`legs`.
+    looks: how many pictures of each; see :func:`looks`.  counted: whether legs are counted as well; see :func:`legs`.
     outputs: how many graded ones it learnt from.
     agreement: Spearman's correlation with grades of photos that it did not learn from.
     """
@@ -95,15 +96,16 @@ def looks(plane: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     scale = side * (1 - 2 * _BELOW) / max(high, float(np.ptp(columns) + 1))
     across = side / 2 - scale * (columns[0] + columns[-1] + 1) / 2
     place = np.array([[scale, 0, across], [0, scale, side * (1 - _BELOW) - scale * bottom]])
-    legs = cv2.warpAffine(plane, place, (side, side), flags=cv2.INTER_LINEAR)
-    return np.stack([plane, legs]).astype(np.float32, copy=False)
+    lower = cv2.warpAffine(plane, place, (side, side), flags=cv2.INTER_LINEAR)
+    return np.stack([plane, lower]).astype(np.float32, copy=False)
 
 
 def legs(planes: Tensor) -> Tensor:
-    """How many pieces the rows of some :func:`outline` fall into, (B, side, side) in [0, 1].
+    """How many legs each outline has at several heights above its feet.
 
-    Shares of the rows of each of :data:`BANDS` that are in one piece, two, ... :data:`MOST_LEGS` or more:
-    float32 (B, BANDS x MOST_LEGS); zeros where there is no animal.
+    planes: (B, side, side) in [0, 1], see :func:`outline`.
+    float32 (B, BANDS x MOST_LEGS): of the rows that are looked at in each of :data:`BANDS` the shares in one piece,
+    two, ... :data:`MOST_LEGS` or more; zeros where there is no animal.
     """
     inside = planes >= 0.5
     rows = inside.any(dim=2)

@@ -46,9 +46,10 @@ def load_generator(card: TranslatorCard, folder: Path, direction: Direction, dev
     return generator.to(device).eval().requires_grad_(False)
 
 
-def check_gradable(card: TranslatorCard) -> None:
+def check_gradable(card: TranslatorCard, direction: Direction = "source_to_target") -> None:
     """Raises UsageError where what the weights make has no outline that a grader could choose."""
-    if not card.paints_outlines or card.size is None or card.size[0] != card.size[1]:
+    size = card.size_of(direction)
+    if not card.paints_outlines or size is None or size[0] != size[1]:
         raise UsageError(
             f"weights {card.name!r} have nothing to grade: that needs square windows with placement: ground and "
             "compositing by mattes"

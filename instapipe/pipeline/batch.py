@@ -26,7 +26,7 @@ _BYTES_PER_PHOTO = 600_000
 DEFAULT_WORKERS = 2
 """The next photo is decoded, and the last one encoded, while the networks work on this one."""
 _POOR = 1.0
-"""Of 406 outlines with a lower grade, photos left out, people called 363 broken and 3 sound (docs/training-log.md)."""
+"""Of 406 outlines with a lower grade, photos left out, observers called 363 broken, 3 sound (docs/training-log.md)."""
 
 
 @dataclass(frozen=True, slots=True)

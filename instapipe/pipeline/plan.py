@@ -141,20 +141,12 @@ def _around(found: Sequence[Mapping[str, Any]], windows: Sequence[Rectangle]) ->
     return sorted(digests)
 
 
-def framing_of(weights: Weights) -> Framing:
-    """How windows are put around what the weights' direction starts from: as in training."""
-    card = weights.card
-    if weights.direction == "target_to_source" and card.target_window_scale is not None:
-        return Framing(card.target_window_scale, placement=card.placement)
-    return Framing(card.window_scale, card.window_height_scale, card.least_aspect, card.placement)
-
-
 def _window(boxes: Sequence[Rectangle], layout: Layout, weights: Weights) -> Rectangle:
     if layout.mode == "whole":
         return layout.frame
     if layout.model_size is not None:
-        return framing_of(weights).window(boxes)
+        return Framing.of(weights.card, weights.direction).window(boxes)
     # The generator sees the window as it is: nothing is widened, and its sides must be multiples of 4.
-    x0, y0, x1, _ = replace(framing_of(weights), least_aspect=0).window(boxes)
+    x0, y0, x1, _ = replace(Framing.of(weights.card, weights.direction), least_aspect=0).window(boxes)
     side = math.ceil((x1 - x0) / 4) * 4
     return x0, y0, x0 + side, y0 + side

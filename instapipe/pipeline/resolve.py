@@ -57,15 +57,14 @@ class Weights:
     def windows(self) -> dict[str, Any]:
         """What of the card decides where windows lie; a step's key holds the windows themselves."""
         names = {
-            "size",
             "window_scale",
             "window_height_scale",
             "least_aspect",
             "target_window_scale",
-            "target_size",
             "instances_per_step",
         }
-        return self.card.model_dump(mode="json", include=names)
+        size = self.card.size_of(self.direction)
+        return {"size": None if size is None else list(size), **self.card.model_dump(mode="json", include=names)}
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the weights that changes a step's result. The card's prose is not among it."""

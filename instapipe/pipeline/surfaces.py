@@ -29,7 +29,7 @@ _FRONT = 1.1
 """An animal whose window is that much higher than wide was shown wider: it is seen from the front."""
 _SOUND = 1.7
 """An outline with such a grade is good enough, nothing further is tried: of 249 with this grade and more, photos left
-out, people called 2 broken and 90 % sound; from 1.5 on 4 of 125 and 77 % (docs/training-log.md)."""
+out, observers called 2 broken and 90 % sound; from 1.5 to 1.7, 4 of 125 and 77 % (docs/training-log.md)."""
 _LEAST_LEFT = 0.25
 """A new animal of less than this share of the old one's area is taken only where every try is as small."""
 _LOST = 1.0

@@ -68,7 +68,7 @@ class OutputsToGrade:
 
 
 def tile(turn: Turn, compositing: CompositingConfig) -> Pixels:
-    """A turn's window with what was made in it: (SIDE, SIDE, 3).
+    """A turn's window with what was made in it: uint8 (SIDE, SIDE, 3).
 
     With the photo around, whoever looks can tell a leg that another animal hides from one that is missing. Alone on
     grey, half of the real animals were called broken (docs/training-log.md).

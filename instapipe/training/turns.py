@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from instapipe.config import Direction, TranslatorCard, opposite
 from instapipe.data.domains import Cutting
 from instapipe.data.samples import Crop, Sample, sample_batch
+from instapipe.imaging.windows import Framing
 from instapipe.networks.weights import check_gradable
 from instapipe.translation.again import Turn, round_trip
 from instapipe.translation.engine import Translator
@@ -51,16 +52,17 @@ class Turns:
 
     def __post_init__(self) -> None:
         card = self.card
-        check_gradable(card)
-        assert card.size is not None
+        check_gradable(card, self.direction)
         how = (self.runner.device, self.runner.engine, self.runner.precision, self.runner.artefacts)
         back = opposite(self.direction)
         self._there = Translator(card, self.folder, self.direction, *how)
         self._back = Translator(card, self.folder, back, *how) if back in card.directions else None
-        size = card.size[0]
+        size = card.size_of(self.direction)
+        assert size is not None
+        framing = Framing.of(card, self.direction)
         self.cutting = Cutting(
-            mode="window", size=size, load_size=round(_ROOM * size), window_scale=card.window_scale,
-            window_height_scale=card.window_height_scale, least_aspect=card.least_aspect, placement=card.placement,
+            mode="window", size=size[0], load_size=round(_ROOM * size[0]), window_scale=framing.scale,
+            window_height_scale=framing.height_scale, least_aspect=framing.least_aspect, placement=framing.placement,
             max_instances=1, min_side=48, max_cut=0.15, max_company=self.max_company, narrowest=self.narrowest,
             facing=card.facing,
         )  # fmt: skip
