@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,11 +108,7 @@ def grader_file(grader: Grader, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def ground_weights(matte_weights: Path, tmp_path: Path) -> Path:
     """The tiny translator, its windows on the ground."""
-    folder = tmp_path / "ground"
-    shutil.copytree(matte_weights, folder)
-    card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps({**card, **GROUND}))
-    return folder
+    return worlds.copy_weights(matte_weights, tmp_path / "ground", **GROUND)
 
 
 @pytest.fixture(scope="session")

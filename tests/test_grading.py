@@ -615,8 +615,7 @@ def test_sheets_show_every_output_once(cli: Cli, tmp_path: Path, ground_weights:
     with np.load(out / "outputs.npz") as file:
         assert file["mattes"].shape == (50, 32, 32)
         assert sorted(set(file["photos"].tolist())) == ["0.png", "1.png", "2.png"]
-    shown = cv2.imread(str(out / "sheet-01.png"))
-    assert shown.shape == (896, 1120, 3)
+    assert cv2.imread(str(out / "sheet-01.png")).shape == (896, 1120, 3)
     assert (
         cli("grade", "sheets", "--data", folder, "--class", "sheep", "--weights", ground_weights, "-o", out).code == 2
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 from pathlib import Path
 
@@ -175,12 +174,14 @@ def test_windows_are_cut_as_the_card_says(
     cli: Cli, tmp_path: Path, photo: Path, masks: Path, matte_weights: Path
 ) -> None:
     """Wider around the smaller animal; its feet are where the training had them."""
-    weights = tmp_path / "ground"
-    shutil.copytree(matte_weights, weights)
-    card = weights / "card.json"
-    content = json.loads(card.read_text())
-    asked = {"window_scale": 1.25, "window_height_scale": 2, "target_window_scale": 1.25, "placement": "ground"}
-    card.write_text(json.dumps({**content, **asked}))
+    weights = worlds.copy_weights(
+        matte_weights,
+        tmp_path / "ground",
+        window_scale=1.25,
+        window_height_scale=2,
+        target_window_scale=1.25,
+        placement="ground",
+    )
     sides = {}
     for name, (source, target) in {"there": ("sheep", "giraffe"), "back": ("giraffe", "sheep")}.items():
         classes = ("--source", source, "--target", target)
@@ -195,10 +196,7 @@ def test_windows_are_cut_as_the_card_says(
 def test_the_way_back_may_have_a_size_of_its_own(
     cli: Cli, tmp_path: Path, photo: Path, masks: Path, matte_weights: Path
 ) -> None:
-    weights = tmp_path / "two sizes"
-    shutil.copytree(matte_weights, weights)
-    card = weights / "card.json"
-    card.write_text(json.dumps({**json.loads(card.read_text()), "size": [32, 32], "target_size": [16, 16]}))
+    weights = worlds.copy_weights(matte_weights, tmp_path / "two sizes", size=[32, 32], target_size=[16, 16])
     for source, target, own, other in (("sheep", "giraffe", "32x32", "16x16"), ("giraffe", "sheep", "16x16", "32x32")):
         given = ("translate", photo, "--source", source, "--target", target, *EXACT, "--masks", masks)
         made = []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,4 +84,12 @@ def write_weights(
         directions={},
     )
     save_translator(folder, card, states)
+    return folder
+
+
+def copy_weights(weights: Path, folder: Path, **fields: Any) -> Path:
+    """A copy of `weights` in `folder`, with these fields of its card changed."""
+    shutil.copytree(weights, folder)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **fields}))
     return folder

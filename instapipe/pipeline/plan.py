@@ -144,9 +144,10 @@ def _around(found: Sequence[Mapping[str, Any]], windows: Sequence[Rectangle]) ->
 def _window(boxes: Sequence[Rectangle], layout: Layout, weights: Weights) -> Rectangle:
     if layout.mode == "whole":
         return layout.frame
+    framing = Framing.of(weights.card, weights.direction)
     if layout.model_size is not None:
-        return Framing.of(weights.card, weights.direction).window(boxes)
+        return framing.window(boxes)
     # The generator sees the window as it is: nothing is widened, and its sides must be multiples of 4.
-    x0, y0, x1, _ = replace(Framing.of(weights.card, weights.direction), least_aspect=0).window(boxes)
+    x0, y0, x1, _ = replace(framing, least_aspect=0).window(boxes)
     side = math.ceil((x1 - x0) / 4) * 4
     return x0, y0, x0 + side, y0 + side
