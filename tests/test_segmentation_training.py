@@ -22,7 +22,7 @@ from instapipe.segmentation import load_segmenter
 from instapipe.segmentation.compact import load_network
 from instapipe.segmentation.settings import AugmentSettings, SegmenterTraining
 from instapipe.segmentation.training.accuracy import accuracy
-from instapipe.segmentation.training.augment import Draws, augment, place, target
+from instapipe.segmentation.training.augment import Draws, augment, box, place, target
 from instapipe.segmentation.training.dataset import CocoSet, Sample
 from instapipe.segmentation.training.loop import schedule, seed_of, start
 from instapipe.structures import Instances, Mask, Photo
@@ -234,6 +234,33 @@ def test_pasted_instances_cover_what_was_there(world: Path) -> None:
             assert colour[label - 1] > 180 > 100 > colour[2 - label]
         seen += len(out.masks) > 2
     assert seen > 5
+
+
+def test_neighbours_are_of_one_kind_and_stand_beside_one_another() -> None:
+    masks = np.zeros((1, 96, 96), dtype=np.bool_)
+    masks[0, 40:60, 40:60] = True
+    pixels = np.where(masks[0, :, :, None], np.array([220, 20, 20]), np.array([20, 20, 220])).astype(np.uint8)
+    sample = Sample(pixels, masks, np.asarray([3]))
+    settings = STILL.model_copy(update={"paste": 1.0, "pasted": (1, 1), "neighbours": 1.0})
+    in_front = behind = 0
+    for seed in range(30):
+        out = augment(sample, lambda: sample, 96, settings, Draws(torch.Generator().manual_seed(seed)))
+        assert out.masks.sum(axis=0).max() <= 1, "no pixel belongs to two"
+        assert set(out.labels.tolist()) == {3}
+        for mask in out.masks:
+            assert out.pixels[mask].mean(axis=0)[0] > 180
+        if len(out.masks) < 2:
+            continue  # so much of one is hidden that it is not learnt
+        (x0, y0, width0, height0), (x1, y1, width1, height1) = (box(mask) for mask in out.masks)
+        assert abs((x0 + width0 / 2) - (x1 + width1 / 2)) < 1.4 * max(width0, width1), "beside it"
+        assert abs((y0 + height0) - (y1 + height1)) <= 0.2 * 20 + 1, "on about the same ground"
+        whole = np.count_nonzero(out.masks[0]) > 0.97 * width0 * height0  # but for its corners
+        touched = cv2.dilate(out.masks[0].astype(np.uint8), np.ones((3, 3))).astype(bool)[out.masks[1]].any()
+        in_front += not whole
+        behind += whole and touched
+        assert whole or y1 + height1 >= y0 + height0, "who covers another has lower feet"
+    assert in_front > 3
+    assert behind > 3
 
 
 def test_instances_that_leave_the_canvas_are_not_learnt() -> None:

@@ -158,7 +158,7 @@ def test_of_the_first_try_and_its_round_trips_the_best_is_the_lesson(
 ) -> None:
     card = TranslatorCard.model_validate_json((ground_weights / "card.json").read_text())
     turns = Turns(card, ground_weights, "source_to_target", max_company=1.0)
-    samples = windows_of(read_photos(photos, "sheep"), turns)
+    samples = windows_of(read_photos(photos, "sheep"), turns.cutting)
     done: list[int] = []
     made = lessons_of(samples, turns, grader, seed=0, view=1, done=done.append)
     assert done == [1, 2, 3, 4]

@@ -127,5 +127,5 @@ def teach_command(
             "recipe": shlex.join(["instapipe", *sys.argv[1:]]),
             "quality": {},
         }
-        school.write_taught(teacher, card, folder, way, export, facts)
+        school.write_taught(teacher.average, card, folder, way, export, facts)
     console.print(f"{export}: instapipe evaluate says what it can do", soft_wrap=True)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from instapipe.data.domains import cut_samples, derive
+from instapipe.data.domains import Cutting, cut_samples, derive
 from instapipe.data.photos import AnnotatedPhoto
 from instapipe.data.samples import Sample
 from instapipe.errors import DataError
@@ -76,10 +76,10 @@ class Lessons:
         return cls(**arrays, photos=tuple(photo for part in parts for photo in part.photos))
 
 
-def windows_of(photos: Sequence[AnnotatedPhoto], turns: Turns) -> list[Sample]:
-    """The windows that lessons are made of. Raises DataError where there is none."""
+def windows_of(photos: Sequence[AnnotatedPhoto], cutting: Cutting) -> list[Sample]:
+    """The windows that are learnt from. Raises DataError where there is none."""
     dropped: dict[str, int] = {}
-    samples = [sample for photo in photos for sample in cut_samples(photo, turns.cutting, dropped)]
+    samples = [sample for photo in photos for sample in cut_samples(photo, cutting, dropped)]
     if not samples:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none was refused"
         raise DataError(f"no usable instance in {len(photos)} photos ({reasons})")

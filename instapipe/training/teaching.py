@@ -172,9 +172,9 @@ class Teacher:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
             raw, made = self._network(image, masks, masks.new_ones(len(chosen), 1, dtype=torch.bool))
             raw, matte = raw.float(), (made.float() + 1) / 2
-            ours = [level.float() for level in self._backbone(_looked_at(raw, matte))]
+            ours = [level.float() for level in self._backbone(looked_at(raw, matte))]
             with torch.no_grad():
-                theirs = [level.float() for level in self._backbone(_looked_at(wanted, outline))]
+                theirs = [level.float() for level in self._backbone(looked_at(wanted, outline))]
         losses = teaching_losses(raw, matte, wanted, outline, ours, theirs)
         losses["all"] = torch.stack(list(losses.values())).sum()
         return losses
@@ -196,7 +196,7 @@ def teaching_losses(
     return {
         "matte": _MATTE * (matte - outline).abs().mean(),
         "colour": _COLOUR * (_coarse(raw * matte) - _coarse(wanted * outline)).abs().mean(),
-        "behind": _BEHIND * ((1 - outline) * (raw - _continued(wanted, outline)).abs()).mean(),
+        "behind": _BEHIND * ((1 - outline) * (raw - continued(wanted, outline)).abs()).mean(),
         "outline": _OUTLINE * torch.stack(outlines).mean(),
         "inside": _INSIDE * _relative(ours[-1][count:], theirs[-1][count:]),
         "style": _STYLE * torch.stack(styles).sum(),
@@ -213,7 +213,7 @@ def held_out(photos: tuple[str, ...]) -> NDArray[np.bool_]:
     return np.array([photo in apart for photo in photos], dtype=np.bool_)
 
 
-def _looked_at(raw: Tensor, matte: Tensor) -> Tensor:
+def looked_at(raw: Tensor, matte: Tensor) -> Tensor:
     """Outlines, white on black, then the instances on grey: (2 B, 3, S, S) in [-1, 1]."""
     return torch.cat([(2 * matte - 1).expand(-1, 3, -1, -1), raw * matte])
 
@@ -229,7 +229,7 @@ def _gram(features: Tensor) -> Tensor:
     return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
-def _continued(image: Tensor, outline: Tensor) -> Tensor:
+def continued(image: Tensor, outline: Tensor) -> Tensor:
     """The colours inside an outline, (B, 3, S, S) and (B, 1, S, S) in [0, 1], smoothly continued beyond it."""
 
     def near(x: Tensor) -> Tensor:

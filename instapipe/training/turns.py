@@ -57,15 +57,7 @@ class Turns:
         back = opposite(self.direction)
         self._there = Translator(card, self.folder, self.direction, *how)
         self._back = Translator(card, self.folder, back, *how) if back in card.directions else None
-        size = card.size_of(self.direction)
-        assert size is not None
-        framing = Framing.of(card, self.direction)
-        self.cutting = Cutting(
-            mode="window", size=size[0], load_size=round(_ROOM * size[0]), window_scale=framing.scale,
-            window_height_scale=framing.height_scale, least_aspect=framing.least_aspect, placement=framing.placement,
-            max_instances=1, min_side=48, max_cut=0.15, max_company=self.max_company, narrowest=self.narrowest,
-            facing=card.facing,
-        )  # fmt: skip
+        self.cutting = cutting_for(card, self.direction, self.max_company, self.narrowest)
 
     @property
     def returns(self) -> bool:
@@ -75,20 +67,39 @@ class Turns:
     def first(self, sample: Sample, rng: torch.Generator) -> Turn | None:
         """A random view of `sample`, translated; None where the instance lies outside of it."""
 
-        def view(drawn: Sample, rng: torch.Generator) -> Crop:
-            full = drawn.image.shape[0]
-            crop = Crop.sample(full, (round(_LEAST_VIEW * full), full), rng)
-            return Crop(crop.x, crop.y, crop.side, flip=False)
-
-        batch = sample_batch([sample], view, rng, size=self.cutting.size, max_instances=1, order="largest")
-        pixels = (batch.image[0].permute(1, 2, 0).numpy() + 1) * np.float32(127.5)
-        mask = batch.masks[0].numpy() > 0
+        pixels, mask = view_of(sample, self.cutting, rng)
         return Turn.of(self._there.step, pixels, mask) if mask.any() else None
 
     def again(self, turn: Turn) -> Turn | None:
         """Back, and there once more; None where nothing comes back."""
         assert self._back is not None
         return round_trip(turn, self._there.step, self._back.step, self.card.compositing)
+
+
+def cutting_for(card: TranslatorCard, direction: Direction, max_company: float, narrowest: float) -> Cutting:
+    """How the windows that a direction of the weights starts from are cut from photos, one instance each."""
+    size = card.size_of(direction)
+    assert size is not None
+    framing = Framing.of(card, direction)
+    return Cutting(
+        mode="window", size=size[0], load_size=round(_ROOM * size[0]), window_scale=framing.scale,
+        window_height_scale=framing.height_scale, least_aspect=framing.least_aspect, placement=framing.placement,
+        max_instances=1, min_side=48, max_cut=0.15, max_company=max_company, narrowest=narrowest, facing=card.facing,
+    )  # fmt: skip
+
+
+def view_of(sample: Sample, cutting: Cutting, rng: torch.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A random view of `sample`: float32 (S, S, 3) in [0, 255], and the mask (1, S, S), empty where the instance lies
+    outside of it."""
+
+    def view(drawn: Sample, rng: torch.Generator) -> Crop:
+        full = drawn.image.shape[0]
+        crop = Crop.sample(full, (round(_LEAST_VIEW * full), full), rng)
+        return Crop(crop.x, crop.y, crop.side, flip=False)
+
+    batch = sample_batch([sample], view, rng, size=cutting.size, max_instances=1, order="largest")
+    pixels = (batch.image[0].permute(1, 2, 0).numpy() + 1) * np.float32(127.5)
+    return pixels, batch.masks[0].numpy() > 0
 
 
 def matte_of(turn: Turn) -> NDArray[np.float32]:

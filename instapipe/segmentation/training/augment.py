@@ -6,6 +6,7 @@ Every draw comes from one generator that is passed in; image and masks go throug
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,6 +23,12 @@ MIN_SIDE = 6
 """An instance with a side below this many pixels of the canvas is not learnt."""
 MIN_VISIBLE = 0.25
 """Nor is one of which less than this share is left by the canvas's border and by pasted ones."""
+NEIGHBOUR_SIZE = (0.7, 1.3)
+"""Longer side of a neighbour over that of the instance that it stands beside."""
+NEIGHBOUR_GAP = (0.35, 1.05)
+"""Distance of their centres over half the sum of their widths: below 1 they overlap."""
+NEIGHBOUR_STEP = 0.2
+"""How much higher or lower than the other's its feet may be, over that one's height."""
 
 
 class Draws:
@@ -55,13 +62,18 @@ def augment(sample: Sample, donor: Callable[[], Sample], side: int, settings: Au
     if draws.chance(settings.paste):
         other = donor()
         for _ in range(draws.integer(*settings.pasted)):
-            pixels, pasted, label = paste_instance(pixels, other, settings, draws)
+            beside = len(masks) > 0 and settings.neighbours > 0 and draws.chance(settings.neighbours)
+            canvas = Sample(pixels, masks, labels)
+            cut = neighbour(canvas, settings, draws) if beside else cut_out(other, side, settings, draws)
+            if cut is None:
+                continue
+            pixels, pasted, left = paste(pixels, cut)
             if pasted.any():
                 before = masks.sum(axis=(1, 2))
                 masks = masks & ~pasted
                 visible = visible * masks.sum(axis=(1, 2)) / np.maximum(before, 1)
                 masks = np.concatenate([masks, pasted[None]])
-                labels, visible = np.append(labels, label), np.append(visible, 1.0)
+                labels, visible = np.append(labels, cut.label), np.append(visible, left)
     kept = [i for i in range(len(masks)) if visible[i] >= MIN_VISIBLE and min(extent(masks[i])) >= MIN_SIDE]
     return Sample(pixels, masks[kept], labels[kept])
 
@@ -94,37 +106,82 @@ def warp(mask: BoolMask, matrix: NDArray[np.float64], side: int) -> BoolMask:
     return np.asarray(soft >= 128)
 
 
-def paste_instance(
-    pixels: Pixels, other: Sample, settings: AugmentSettings, draws: Draws
-) -> tuple[Pixels, BoolMask, int]:
-    """One instance of `other` somewhere on the canvas: the canvas, the visible mask, its label."""
-    side = pixels.shape[0]
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """An instance on its way to the canvas.
+
+    pixels: uint8 (h, w, 3).  matte: float32 (h, w), in [0, 1].  corner: (x, y) of its first pixel on the canvas; parts
+    may hang over the border.  behind: pixels of the canvas that hide it, bool (side, side).
+    """
+
+    pixels: Pixels
+    matte: NDArray[np.float32]
+    label: int
+    corner: tuple[int, int]
+    behind: BoolMask
+
+
+def cut_out(other: Sample, side: int, settings: AugmentSettings, draws: Draws) -> Cut | None:
+    """One instance of `other` for anywhere on the canvas, in front; None where it is too small."""
     chosen = draws.integer(0, len(other.masks) - 1)
-    mask = other.masks[chosen]
-    empty = np.zeros((side, side), dtype=np.bool_)
-    height, width = extent(mask)
-    if min(height, width) < MIN_SIDE:
-        return pixels, empty, 0
-    top, left = int(np.flatnonzero(mask.any(axis=1))[0]), int(np.flatnonzero(mask.any(axis=0))[0])
-    scale = draws.log_uniform(*settings.pasted_side) * side / max(height, width)
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    cut = cv2.resize(other.pixels[top : top + height, left : left + width], size, interpolation=how)
-    matte = cv2.resize(mask[top : top + height, left : left + width].astype(np.float32), size, interpolation=how)
+    if min(extent(other.masks[chosen])) < MIN_SIDE:
+        return None
+    cut, matte = resized(other, chosen, draws.log_uniform(*settings.pasted_side) * side)
     if draws.chance(settings.flip):
         cut, matte = cut[:, ::-1], matte[:, ::-1]
-    # A part may hang over the border.
-    x, y = (round(draws.uniform(-0.2, 1.2) * (side - s)) for s in size)
-    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + size[0], side), min(y + size[1], side)
+    x, y = (round(draws.uniform(-0.2, 1.2) * (side - s)) for s in matte.shape[::-1])
+    return Cut(cut, matte, int(other.labels[chosen]), (x, y), np.zeros((side, side), dtype=np.bool_))
+
+
+def neighbour(canvas: Sample, settings: AugmentSettings, draws: Draws) -> Cut | None:
+    """An instance of the canvas once more, beside one of its class, about as large: a pair, as in a flock.
+
+    Whose feet are lower stands in front. None where what was drawn is too small.
+    """
+    anchor = draws.integer(0, len(canvas.masks) - 1)
+    same = np.flatnonzero(canvas.labels == canvas.labels[anchor])
+    chosen = int(same[draws.integer(0, len(same) - 1)])
+    if min(*extent(canvas.masks[anchor]), *extent(canvas.masks[chosen])) < MIN_SIDE:
+        return None
+    x, y, width, height = box(canvas.masks[anchor])
+    cut, matte = resized(canvas, chosen, draws.log_uniform(*NEIGHBOUR_SIZE) * max(width, height))
+    if draws.chance(settings.flip):
+        cut, matte = cut[:, ::-1], matte[:, ::-1]
+    aside = draws.uniform(*NEIGHBOUR_GAP) * (width + matte.shape[1]) / 2 * (1 if draws.chance(0.5) else -1)
+    lower = draws.uniform(-NEIGHBOUR_STEP, NEIGHBOUR_STEP) * height
+    corner = round(x + width / 2 + aside - matte.shape[1] / 2), round(y + height + lower - matte.shape[0])
+    hidden = canvas.masks[anchor] if lower < 0 else np.zeros_like(canvas.masks[anchor])
+    return Cut(cut, matte, int(canvas.labels[chosen]), corner, hidden)
+
+
+def resized(sample: Sample, chosen: int, longer: float) -> tuple[Pixels, NDArray[np.float32]]:
+    """The pixels in one instance's box and its matte, its longer side `longer` pixels."""
+    x, y, width, height = box(sample.masks[chosen])
+    scale = longer / max(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    cut = cv2.resize(sample.pixels[y : y + height, x : x + width], size, interpolation=how)
+    matte = cv2.resize(sample.masks[chosen][y : y + height, x : x + width].astype(np.float32), size, interpolation=how)
+    return np.asarray(cut, dtype=np.uint8), np.asarray(matte, dtype=np.float32)
+
+
+def paste(pixels: Pixels, cut: Cut) -> tuple[Pixels, BoolMask, float]:
+    """The canvas with the instance, its visible mask, and which share of it is visible."""
+    side = pixels.shape[0]
+    height, width = cut.matte.shape
+    x, y = cut.corner
+    out, pasted = pixels.copy(), np.zeros((side, side), dtype=np.bool_)
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, side), min(y + height, side)
     if x1 <= x0 or y1 <= y0:
-        return pixels, empty, 0
-    cut, matte = cut[y0 - y : y1 - y, x0 - x : x1 - x], matte[y0 - y : y1 - y, x0 - x : x1 - x]
-    out, pasted = pixels.copy(), empty
+        return out, pasted, 0.0
+    inside = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
+    on_canvas = np.s_[y0:y1, x0:x1]
     # A soft edge, so that a hard one does not give pasted ones away.
-    soft = cv2.GaussianBlur(np.ascontiguousarray(matte), (3, 3), 0)[:, :, None]
-    out[y0:y1, x0:x1] = np.rint(soft * cut + (1 - soft) * out[y0:y1, x0:x1]).astype(np.uint8)
-    pasted[y0:y1, x0:x1] = matte >= 0.5
-    return out, pasted, int(other.labels[chosen])
+    matte = np.where(cut.behind[on_canvas], 0, cut.matte[inside]).astype(np.float32)
+    soft = cv2.GaussianBlur(matte, (3, 3), 0)[:, :, None]
+    out[on_canvas] = np.rint(soft * cut.pixels[inside] + (1 - soft) * out[on_canvas]).astype(np.uint8)
+    pasted[on_canvas] = matte >= 0.5
+    return out, pasted, float(pasted.sum() / max(np.count_nonzero(cut.matte >= 0.5), 1))
 
 
 def recolour(pixels: Pixels, settings: AugmentSettings, draws: Draws) -> Pixels:
@@ -147,18 +204,26 @@ def recolour(pixels: Pixels, settings: AugmentSettings, draws: Draws) -> Pixels:
     return np.asarray(out, dtype=np.uint8)
 
 
+def box(mask: BoolMask) -> tuple[int, int, int, int]:
+    """(x, y, width, height) of the box around the True pixels; zeros where there are none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
+
+
 def extent(mask: BoolMask) -> tuple[int, int]:
     """(height, width) of the box around the True pixels; (0, 0) where there are none."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1) if rows.size else (0, 0)
+    _, _, width, height = box(mask)
+    return height, width
 
 
 def target(sample: Sample) -> dict[str, Tensor]:
     """As torchvision's Mask R-CNN wants it: boxes float (N, 4), labels int64 (N,), masks uint8 (N, H, W)."""
     boxes = np.zeros((len(sample.masks), 4), dtype=np.float32)
     for i, mask in enumerate(sample.masks):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        boxes[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        x, y, width, height = box(mask)
+        boxes[i] = x, y, x + width, y + height
     return {
         "boxes": torch.from_numpy(boxes),
         "labels": torch.from_numpy(sample.labels.copy()),

@@ -1,0 +1,155 @@
+"""`instapipe train-back`: the way back learns from what the way there makes of real photos."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from instapipe.config import Direction
+from instapipe.errors import UsageError
+
+_EVERY = 50
+
+
+def command(
+    source_data: Annotated[
+        Path, typer.Option(help="Photos of the source: COCO JSON, or a folder with masks.", metavar="PATH")
+    ],
+    target_data: Annotated[Path, typer.Option(help="Photos of the target, likewise.", metavar="PATH")],
+    weights: Annotated[str, typer.Option(help="A translator that goes both ways.", metavar="NAME|PATH")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on.")],
+    export: Annotated[Path, typer.Option(help="A new folder for the weights.", metavar="DIR")],
+    source_masks: Annotated[Path | None, typer.Option(help="Masks, if not beside the photos.", metavar="PATH")] = None,
+    target_masks: Annotated[Path | None, typer.Option(help="Likewise.", metavar="PATH")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Crops of each instance.")] = 3,
+    least: Annotated[
+        float, typer.Option(help="The grade from which on what was made is shown (where there is a grader).")
+    ] = 0.6,
+    legs: Annotated[
+        int, typer.Option(min=0, help="How many legs must be seen of a source that is learnt from; 0: it has none.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 800,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs a step.")] = 6,
+    others: Annotated[int, typer.Option(min=0, help="Real windows of the target beside them.")] = 2,
+    rate: Annotated[float, typer.Option(min=0, help="The learning rate; it falls to 0 at the end.")] = 2e-4,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+) -> None:
+    """Let the way back learn from what the way there makes: the photo that it was made of is what shall come back.
+
+    Every instance of the weights' source is translated; target to source is then learnt from these pairs,
+    against discriminators, with real instances of the target beside them. Learn from photos that are trained on, never
+    from those that are measured on. A run that was stopped goes on with the same command; OUTPUT/samples has a picture
+    every fifty steps.
+    """
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from instapipe.cli.train import Interruption
+    from instapipe.data.photos import read_photos
+    from instapipe.imaging import encode_image, write_atomically
+    from instapipe.networks.backbone import pretrained_features
+    from instapipe.networks.cards import find_card
+    from instapipe.networks.devices import resolve_device
+    from instapipe.networks.grader import load_grader
+    from instapipe.networks.projected import FrozenBackbone
+    from instapipe.networks.weights import load_generator
+    from instapipe.training import checkpoint, school
+    from instapipe.training.returning import LEVELS, Returner, Returning
+    from instapipe.training.run import LOG, cut_log
+    from instapipe.training.turns import Runner, Turns
+    from instapipe.translation.engine import choose
+
+    if export.exists():
+        raise UsageError(f"--export {str(export)!r} exists: weights are never overwritten, choose another name")
+    card, folder = find_card(weights, "translator")
+    way: Direction = "target_to_source"
+    missing = {"source_to_target", way} - set(card.directions)
+    if missing:
+        raise UsageError(f"weights {card.name!r} do not go both ways: {min(missing)} is missing")
+    # What comes back is learnt at the size of what is made.
+    card = card.model_copy(update={"target_size": None})
+    device = resolve_device(device)
+    console = Console()
+    settings = Returning(steps, batch, others, rate, least if card.grader is not None else 0.0, legs, seed)
+    resumed = school.claim(
+        output,
+        {
+            "weights": {name: file.sha256 for name, file in card.directions.items()}, "source_data": str(source_data),
+            "target_data": str(target_data), "views": views,
+            "least": least, "legs": legs, "steps": steps, "batch": batch, "others": others, "rate": rate, "seed": seed,
+        },
+    )  # fmt: skip
+    choice = choose(card, folder, "source_to_target", device, "auto", "auto")
+    runner = Runner(device, choice.engine, choice.precision)
+    turns = Turns(card, folder, "source_to_target", runner, max_company=1.0, narrowest=0.5)
+    grader = load_grader(card.grader, folder) if card.grader is not None else None
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as bars, Interruption() as interruption:
+        bar = bars.add_task("translating", total=None)
+
+        def told(what: str, total: int, done: int) -> None:
+            bars.update(bar, description=f"translating {what}", completed=done, total=total)
+            if interruption.wanted:
+                raise KeyboardInterrupt
+
+        photos = {
+            card.source: read_photos(source_data, card.source, masks=source_masks),
+            card.target: read_photos(target_data, card.target, masks=target_masks),
+        }
+        pairs, shown = school.gather_pairs(output / "pairs", photos, turns, grader, views, seed, told)
+        backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
+        generator = load_generator(card, folder, way)
+        returner = Returner(generator, pairs, shown, backbone, card.compositing, settings, torch.device(device))
+        samples = output / "samples"
+
+        def keep() -> None:
+            path = samples / f"step-{returner.step:05d}.png"
+            write_atomically(path, encode_image(returner.picture(), ".png"))
+            returner.save(output / school.CHECKPOINTS)
+
+        state = checkpoint.load_latest(output / school.CHECKPOINTS) if resumed else None
+        reached = before = returner.measure()
+        if state is not None:
+            returner.restore(state)
+            cut_log(output / LOG, returner.step)
+            reached = returner.measure()
+        else:
+            keep()
+        console.print(
+            f"{len(pairs)} pairs, {len(returner.learnt)} of them learnt from, {len(returner.seen)} windows of "
+            f"{card.target}; loss on photos held out: {before:.2f}; {returner.precision.precision}: "
+            f"{returner.precision.reason}",
+            soft_wrap=True,
+        )
+        bars.update(bar, description="learning", completed=returner.step, total=steps)
+        with (output / LOG).open("a", encoding="utf-8") as log:
+            for returned in returner.learn(_EVERY, keep):
+                bars.update(bar, completed=returned.step)
+                line = {"step": returned.step, **returned.losses}
+                if returned.held_out is not None:
+                    reached = returned.held_out
+                    line["held_out"] = reached
+                    console.print(f"step {returned.step}: loss on photos held out: {reached:.2f}")
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                if interruption.wanted and returned.step < steps:
+                    returner.save(output / school.CHECKPOINTS)
+                    console.print(f"interrupted at step {returned.step}; saved; the same command goes on")
+                    raise typer.Exit(130)
+        facts: dict[str, Any] = {
+            "target_size": None,
+            "provenance": f"{card.provenance} The way back learnt from what the way there made: {steps} steps of "
+            f"{batch} of {len(returner.learnt)} pairs and {others} of {len(returner.seen)} windows of {card.target}; "
+            f"loss on photos held out {before:.2f} before, {reached:.2f} after.",
+            "recipe": shlex.join(["instapipe", *sys.argv[1:]]),
+            "quality": {},
+        }
+        school.write_taught(returner.average, card, folder, way, export, facts)
+    console.print(f"{export}: instapipe evaluate says what it can do", soft_wrap=True)

@@ -1,0 +1,233 @@
+"""The way back, learnt from what the way there has made of photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import training_worlds
+import worlds
+from conftest import Cli
+from numpy.typing import NDArray
+from test_teaching import SIDE, Levels, generator
+
+from instapipe.config import CompositingConfig, TranslatorCard
+from instapipe.data.photos import read_photos
+from instapipe.errors import DataError
+from instapipe.networks.grader import Grader
+from instapipe.networks.projected import FrozenBackbone
+from instapipe.training import adversary, returning
+from instapipe.training.lessons import windows_of, worth_of
+from instapipe.training.pairs import Pairs, legs_of, pairs_of, views_of
+from instapipe.training.precision import Choice
+from instapipe.training.returning import Returner, Returning
+from instapipe.training.teaching import held_out
+from instapipe.training.turns import Turns, cutting_for
+
+GREY, RED, BLUE = 90, (200, 30, 30), (30, 30, 200)
+
+
+def pairs(count: int = 64, *, answered: bool = True, seed: int = 0) -> Pairs:
+    """Red bars that were made of blue ones twice as wide."""
+    rng = np.random.default_rng(seed)
+    masks, outlines = np.zeros((2, count, SIDE, SIDE), np.bool_)
+    behind = np.full((count, SIDE, SIDE, 3), GREY, np.uint8)
+    pixels, wanted = behind.copy(), behind.copy()
+    for n in range(count):
+        x, y, side = (int(rng.integers(*bounds)) for bounds in ((2, 10), (2, 10), (5, 9)))
+        masks[n, y : y + 2 * side, x : x + side] = True
+        outlines[n, y : y + 2 * side, x : x + 2 * side] = True
+        pixels[n][masks[n]], wanted[n][outlines[n]] = RED, BLUE
+    if not answered:
+        wanted, outlines = np.zeros_like(wanted), np.zeros_like(outlines)
+    photos = tuple(f"{n % 16}.png" for n in range(count))
+    return Pairs(pixels, masks, behind, wanted, outlines, np.linspace(0, 2, count, dtype=np.float32), photos)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Discriminators for pictures of 32 px."""
+    monkeypatch.setattr(adversary, "WIDTH", 8)
+    monkeypatch.setattr(adversary, "HIDDEN", 16)
+
+
+def returner(settings: Returning, learnt: Pairs | None = None) -> Returner:
+    backbone, compositing = FrozenBackbone(Levels(), SIDE), CompositingConfig(mode="matte", soften=3)
+    others = pairs(32, answered=False, seed=1)
+    return Returner(
+        generator(), learnt or pairs(), others, backbone, compositing, settings, torch.device("cpu")
+    )  # fmt: skip
+
+
+def test_what_was_made_learns_to_become_what_it_was_made_of() -> None:
+    run = returner(Returning(steps=40, batch=6, rate=5e-3, least=0.5))
+    before = run.measure()
+    told = list(run.learn(20, lambda: None))
+    assert run.measure() < 0.6 * before, "on photos that were held out, by the average of the weights"
+    assert told[-1].held_out == pytest.approx(run.measure())
+    assert {"matte", "style", "adversarial", "beyond", "critics"} <= told[0].losses.keys()
+    shown = pairs()
+    image = torch.from_numpy(shown.pixels[run.held_out].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    masks = torch.from_numpy(shown.masks[run.held_out].astype(np.float32) * 2 - 1)[:, None]
+    with torch.inference_mode():
+        _, made = run.average(image, masks, torch.ones(len(image), 1, dtype=torch.bool))
+    wanted, found = shown.outlines[run.held_out], made[:, 0].numpy() > 0
+    assert (wanted & found).sum() / (wanted | found).sum() > 0.7
+    picture = run.picture()
+    assert picture.dtype == np.uint8
+    assert picture.std() > 0
+
+
+def test_discriminators_learn_what_is_real_and_the_generator_to_be_taken_for_it() -> None:
+    run = returner(Returning(steps=30, batch=6, rate=0.0, least=0.5))
+    judged = [each.losses["critics"] for each in run.learn(100, lambda: None)]
+    assert np.mean(judged[-5:]) < 0.8 * np.mean(judged[:5]), "against a generator that stays as it is"
+    before = [value.clone() for value in run.average.state_dict().values()]
+    assert all(torch.equal(one, two) for one, two in zip(before, generator().state_dict().values(), strict=True))
+
+
+def test_only_good_pairs_of_other_photos_are_learnt_from() -> None:
+    known, least = pairs(), 1.2
+    run = returner(Returning(batch=4, least=least))
+    apart = held_out(known.photos)
+    assert set(run.learnt) == set(np.flatnonzero(~apart & (known.grades >= least)))
+    assert set(run.held_out) == set(np.flatnonzero(apart & (known.grades >= least)))
+    with pytest.raises(DataError, match=r"0 of 64 pairs and .* lower --least or --legs"):
+        returner(Returning(batch=4, least=3))
+    with pytest.raises(DataError, match="0 of 64 pairs"):
+        returner(Returning(batch=4, legs=2))  # bars have none
+
+
+def test_a_run_that_was_stopped_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine what is measured may differ from run to run.
+    monkeypatch.setattr(returning, "choose_precision", lambda *_: Choice("float32", "as asked"))
+    settings = Returning(steps=6, batch=4, rate=1e-3, least=0.5)
+    whole = returner(settings)
+    for _ in whole.learn(2, lambda: None):
+        pass
+    first = returner(settings)
+    for each in first.learn(2, lambda: first.save(tmp_path)):
+        if each.step == 4:
+            break
+    second = returner(settings)
+    (path,) = tmp_path.glob("step-*.pt")
+    second.restore(torch.load(path, weights_only=True))
+    assert second.step == 4
+    for _ in second.learn(2, lambda: None):
+        pass
+    training_worlds.assert_same(whole.state(), second.state(), "state")
+
+
+def standing(legs: int) -> NDArray[np.bool_]:
+    plane = np.zeros((64, 64), np.uint8)
+    cv2.rectangle(plane, (8, 10), (56, 34), 1, -1)
+    for leg in range(legs):
+        cv2.rectangle(plane, (10 + 14 * leg, 30), (13 + 14 * leg, 56), 1, -1)
+    return plane.astype(np.bool_)
+
+
+def test_legs_that_can_be_seen_are_counted() -> None:
+    lying = cv2.ellipse(np.zeros((64, 64), np.uint8), (32, 44), (24, 12), 0, 0, 360, 1, -1).astype(np.bool_)
+    assert legs_of(np.stack([standing(2), standing(3), standing(4), lying])).tolist() == [2, 3, 4, 1]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """The COCO JSON of six photos of one animal each, by turns a sheep and a giraffe."""
+    size, folder = (200, 280), tmp_path / "photos"
+    images, annotations = [], []
+    for n in range(6):
+        blob = (140, 100, 60 - 4 * n, 40)
+        worlds.write_photo(folder / "images" / f"{n}.png", worlds.photo_pixels((blob,), None, size=size, seed=n))
+        images.append({"id": n, "file_name": f"{n}.png", "height": size[0], "width": size[1]})
+        counts = training_worlds.run_lengths(worlds.ellipse(size, blob))
+        annotations.append({
+            "id": n + 1, "image_id": n, "category_id": 1 + n % 2, "iscrowd": 0,
+            "segmentation": {"size": list(size), "counts": counts},
+        })  # fmt: skip
+    categories = [{"id": 1, "name": "sheep"}, {"id": 2, "name": "giraffe"}]
+    path = folder / "coco.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def test_pairs_have_the_photo_as_their_answer(
+    photos: Path, ground_weights: Path, grader: Grader, tmp_path: Path
+) -> None:
+    card = TranslatorCard.model_validate_json((ground_weights / "card.json").read_text())
+    turns = Turns(card, ground_weights, "source_to_target", max_company=1.0)
+    samples = windows_of(read_photos(photos, "sheep"), turns.cutting)
+    done: list[int] = []
+    made = pairs_of(samples, turns, grader, seed=0, view=1, done=done.append)
+    assert done == [*range(1, len(samples) + 1)]
+    assert len(made) > 0
+    for n in range(len(made)):
+        inside = made.masks[n] | made.outlines[n]
+        beside = ~cv2.dilate(inside.astype(np.uint8), np.ones((13, 13))).astype(np.bool_)
+        assert np.array_equal(made.pixels[n][beside], made.wanted[n][beside])
+        assert np.array_equal(made.behind[n][beside], made.wanted[n][beside])
+        assert not np.array_equal(made.pixels[n][made.masks[n]], made.wanted[n][made.masks[n]])
+    made.write(tmp_path / "one.npz")
+    read = Pairs.read(tmp_path / "one.npz")
+    assert (read.photos, read.grades.tolist()) == (made.photos, made.grades.tolist())
+    assert np.array_equal(read.outlines, made.outlines)
+    ungraded = pairs_of(samples, turns, None, seed=0, view=1, done=done.append)
+    assert np.array_equal(ungraded.pixels, made.pixels), "the same by the same seed"
+    other = pairs_of(samples, turns, None, seed=0, view=2, done=done.append)
+    assert not np.array_equal(other.wanted, made.wanted)
+    assert worth_of(grader, made.masks[0].astype(np.float32)) == pytest.approx(float(made.grades[0]), abs=0.5)
+
+    cutting = cutting_for(card, "target_to_source", 1.0, 0.0)
+    giraffes = windows_of(read_photos(photos, "giraffe"), cutting)
+    seen = views_of(giraffes, cutting, card.compositing, seed=0, view=0)
+    assert not seen.outlines.any()
+    assert set(seen.photos).isdisjoint(made.photos)
+
+
+def test_the_way_back_of_weights_is_learnt(cli: Cli, photos: Path, ground_weights: Path, tmp_path: Path) -> None:
+    """From weights to weights of which the way back alone has changed; a second call changes nothing."""
+    train = (
+        "train-back", "--source-data", photos, "--target-data", photos,
+        "--weights", ground_weights, "--output", tmp_path / "run", "--views", 2, "--steps", 2, "--batch", 2,
+        "--device", "cpu",
+    )  # fmt: skip
+    ran = cli(*train, "--export", tmp_path / "after")
+    assert ran.code == 0, ran.err
+    assert "held out" in ran.out
+    assert cli("weights", "verify", tmp_path / "after").code == 0
+    before = json.loads((ground_weights / "card.json").read_text())
+    after = json.loads((tmp_path / "after/card.json").read_text())
+    assert "2 steps of 2 of" in after["provenance"]
+    assert after["target_size"] is None
+    ways = [
+        {way: card["directions"][way]["sha256"] for way in ("source_to_target", "target_to_source")}
+        for card in (before, after)
+    ]
+    assert ways[0]["target_to_source"] != ways[1]["target_to_source"]
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 2
+    pictures = sorted(path.name for path in (tmp_path / "run/samples").iterdir())
+    assert pictures == ["step-00000.png", "step-00002.png"]
+    ran = cli(*train, "--export", tmp_path / "again")
+    assert ran.code == 0, "the run is done, its weights are written once more"
+    again = json.loads((tmp_path / "again/card.json").read_text())
+    assert (again["directions"], again["provenance"]) == (after["directions"], after["provenance"])
+    ran = cli(*train, "--export", tmp_path / "after")
+    assert (ran.code, "never overwritten" in ran.err) == (2, True)
+    ran = cli(*train, "--rate", 0.1, "--export", tmp_path / "third")
+    assert (ran.code, "with rate 0.0002, not 0.1" in ran.err) == (2, True)
+    one_way = worlds.copy_weights(
+        ground_weights, tmp_path / "one-way", directions={"source_to_target": before["directions"]["source_to_target"]}
+    )
+    ran = cli(*train[:6], one_way, *train[7:], "--export", tmp_path / "third")
+    assert (ran.code, "target_to_source is missing" in ran.err) == (2, True)
+    assert not (tmp_path / "third").exists()
+    ran = cli(
+        "translate", photos.parent / "images/1.png", "--masks", photos,
+        "--source", "giraffe", "--target", "sheep", "--weights", tmp_path / "after",
+        "--output", tmp_path / "out.png", "--device", "cpu",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
