@@ -644,4 +644,4 @@ def test_tries_need_a_grader(
     assert "no grader" in ran.err
     ran = cli("grade", "attach", grader_file, "--weights", whole_weights, "-o", "with")
     assert ran.code == 2
-    assert "have nothing to grade" in ran.err
+    assert "make no outlines to grade" in ran.err

@@ -22,7 +22,7 @@ from instapipe.segmentation import load_segmenter
 from instapipe.segmentation.compact import load_network
 from instapipe.segmentation.settings import AugmentSettings, SegmenterTraining
 from instapipe.segmentation.training.accuracy import accuracy
-from instapipe.segmentation.training.augment import Draws, augment, box, place, target
+from instapipe.segmentation.training.augment import Draws, augment, box, neighbour, place, target
 from instapipe.segmentation.training.dataset import CocoSet, Sample
 from instapipe.segmentation.training.loop import schedule, seed_of, start
 from instapipe.structures import Instances, Mask, Photo
@@ -261,6 +261,17 @@ def test_neighbours_are_of_one_kind_and_stand_beside_one_another() -> None:
         assert whole or y1 + height1 >= y0 + height0, "who covers another has lower feet"
     assert in_front > 3
     assert behind > 3
+
+
+def test_what_is_hardly_seen_gets_no_neighbour() -> None:
+    masks = np.zeros((1, 96, 96), dtype=np.bool_)
+    masks[0, 40:60, 40:60] = True
+    canvas = Sample(np.zeros((96, 96, 3), dtype=np.uint8), masks, np.asarray([1]))
+    draws = Draws(torch.Generator().manual_seed(0))
+    assert neighbour(canvas, np.array([0.2]), STILL, draws) is None
+    cut = neighbour(canvas, np.array([0.6]), STILL, draws)
+    assert cut is not None
+    assert cut.whole == pytest.approx(0.6), "half an animal's copy is half an animal"
 
 
 def test_instances_that_leave_the_canvas_are_not_learnt() -> None:

@@ -50,7 +50,7 @@ def teach_command(
     from instapipe.networks.devices import resolve_device
     from instapipe.networks.grader import load_grader
     from instapipe.networks.projected import FrozenBackbone
-    from instapipe.networks.weights import load_generator
+    from instapipe.networks.weights import load_generator, with_direction
     from instapipe.training import checkpoint, school
     from instapipe.training.run import LOG, cut_log
     from instapipe.training.teaching import LEVELS, Teacher, Teaching
@@ -127,5 +127,6 @@ def teach_command(
             "recipe": shlex.join(["instapipe", *sys.argv[1:]]),
             "quality": {},
         }
-        school.write_taught(teacher.average, card, folder, way, export, facts)
+        learnt = dict(teacher.average.state_dict())
+        with_direction(card.model_copy(update=facts), folder, way, learnt, export)
     console.print(f"{export}: instapipe evaluate says what it can do", soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -250,7 +251,7 @@ def cut_samples(photo: AnnotatedPhoto, cutting: Cutting, dropped: dict[str, int]
         image = seen(pixels, [instance.mask for instance in chosen], window, side)
         if cutting.facing == "right" and faces_left(dense[0]):
             image, dense = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(dense[:, :, ::-1])
-        yield Sample(image, dense, photo.path.name)
+        yield Sample(image, dense, Path(photo.origin).name)
 
 
 def _refuse(instance: Instance, cutting: Cutting) -> str | None:

@@ -51,8 +51,8 @@ def check_gradable(card: TranslatorCard, direction: Direction = "source_to_targe
     size = card.size_of(direction)
     if not card.paints_outlines or size is None or size[0] != size[1]:
         raise UsageError(
-            f"weights {card.name!r} have nothing to grade: that needs square windows with placement: ground and "
-            "compositing by mattes"
+            f"weights {card.name!r} make no outlines to grade or to learn from: that needs square windows with "
+            "placement: ground, a mask for each instance, and compositing by mattes"
         )
 
 
@@ -73,18 +73,38 @@ def save_translator(
 
     Raises OutputError where it exists or cannot be written.
     """
-    dtype = torch.float16 if half else torch.float32
     with tempfile.TemporaryDirectory() as scratch:
         paths: dict[str, Path] = {}
         files: dict[Direction, DirectionFile] = {}
         for direction, state in states.items():
-            name = f"{direction}.safetensors"
-            paths[name] = Path(scratch) / name
-            save_file({k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}, paths[name])
-            files[direction] = DirectionFile(
-                file=name, sha256=digest(paths[name]), dtype="float16" if half else "float32"
-            )
+            path = Path(scratch) / f"{direction}.safetensors"
+            files[direction] = _save(state, path, half=half)
+            paths[path.name] = path
         return _write_whole(folder, card.model_copy(update={"directions": files}), paths)
+
+
+def with_direction(
+    card: TranslatorCard, folder: Path, direction: Direction, state: dict[str, Tensor], output: Path
+) -> TranslatorCard:
+    """Write the weights in `folder`, with another network in `direction`, to `output` (which must not exist): all other
+    files byte for byte. `card`: what the new card says but for its name and digests.
+
+    Raises OutputError where it exists or cannot be written.
+    """
+    files = {entry.file: folder / entry.file for way, entry in card.directions.items() if way != direction}
+    if card.grader is not None:
+        files[card.grader.file] = folder / card.grader.file
+    name = f"{direction}.safetensors"
+    with tempfile.TemporaryDirectory() as scratch:
+        entry = _save(state, Path(scratch) / name, half=True)
+        new = card.model_copy(update={"name": output.name, "directions": {**card.directions, direction: entry}})
+        return _write_whole(output, new, {**files, name: Path(scratch) / name})
+
+
+def _save(state: dict[str, Tensor], path: Path, *, half: bool) -> DirectionFile:
+    dtype = torch.float16 if half else torch.float32
+    save_file({k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}, path)
+    return DirectionFile(file=path.name, sha256=digest(path), dtype="float16" if half else "float32")
 
 
 def _write_whole(folder: Path, card: TranslatorCard, files: Mapping[str, Path]) -> TranslatorCard:

@@ -31,7 +31,10 @@ class AugmentSettings(Strict):
     paste: float = Field(0.5, ge=0, le=1, description="share of photos that get instances of other photos")
     pasted: tuple[int, int] = Field((1, 4), description="how many")
     neighbours: float = Field(
-        0.0, ge=0, le=1, description="share of those that stand beside one of their class instead"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of them that are copies of an animal that is there, beside it or another of its class",
     )
     pasted_side: tuple[float, float] = Field((0.12, 0.6), description="longer side of a pasted one over the canvas")
 

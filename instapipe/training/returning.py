@@ -8,7 +8,7 @@ judged by the discriminators alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +30,7 @@ from instapipe.training import checkpoint, losses
 from instapipe.training.adversary import Adversary
 from instapipe.training.augment import Augmentation
 from instapipe.training.ema import average_of, update_average
-from instapipe.training.pairs import Pairs, legs_of
+from instapipe.training.pairs import Batch, Pairs, Windows, legs_of
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.teaching import continued, held_out, looked_at, teaching_losses
 
@@ -40,9 +40,6 @@ _COLOUR = 0.25
 """Of the pairs' loss of colours: nobody can tell from a giraffe whether the sheep was white."""
 _ADVERSARIAL, _RAMP = 0.3, 100
 """Weight of the discriminators, and the steps until it is reached: at first they know nothing."""
-_FLAT, _NOISE = 0.03, 0.04
-"""How much the colours of what is shown vary, as a whole and from pixel to pixel, in [-1, 1]: a generator can hide in
-its giraffe, where nobody sees it, of which sheep it was made, and real giraffes hide nothing."""
 _RECOMPOSED = 0.5
 """Share of the real instances that are taken out of their photo and put back as made ones are."""
 _CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
@@ -80,19 +77,22 @@ class Returned:
 
 
 class Returner:
-    """The state of a run: generator, average, discriminators, optimisers, the step reached. Raises DataError."""
+    """The state of a run: generator, average, discriminators, optimisers, the step reached."""
 
     def __init__(
         self,
         generator: SetGenerator,
         pairs: Pairs,
-        others: Pairs,
+        others: Windows,
         backbone: FrozenBackbone,
         compositing: CompositingConfig,
         settings: Returning,
         device: torch.device,
     ) -> None:
-        """generator: of the way back; is changed.  others: see pairs.views_of.  backbone: of :data:`LEVELS`."""
+        """generator: of the way back; is changed.  others: of the class that is shown.  backbone: of :data:`LEVELS`.
+
+        Raises DataError where there is too little to learn from, or nothing to hold out.
+        """
         self.settings, self.step = settings, 0
         self._pairs, self._others, self._compositing = pairs, others, compositing
         self._backbone, self._device = backbone.to(device), device
@@ -105,17 +105,25 @@ class Returner:
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
         learning = [weight for weight in self._adversary.parameters() if weight.requires_grad]
         self._critics = torch.optim.Adam(learning, lr=_CRITIC_RATE, betas=_CRITIC_BETAS)
-        out, apart = held_out(pairs.photos), held_out(others.photos)
+        # Of both together: a photo that shows both classes is held out of both.
+        out, apart = np.split(held_out((*pairs.photos, *others.photos)), [len(pairs)])
         good = pairs.grades >= settings.least
         if settings.legs:
             good &= legs_of(pairs.outlines) >= settings.legs
-        self.learnt, self.seen = np.flatnonzero(~out & good), np.flatnonzero(~apart)
-        self.held_out, self._looked_at = np.flatnonzero(out & good), np.flatnonzero(apart)
-        if len(self.learnt) < settings.batch or len(self.seen) < settings.others or not len(self.held_out):
+        self.learnt, self.others_learnt = np.flatnonzero(~out & good), np.flatnonzero(~apart)
+        self.held_out, self._others_held_out = np.flatnonzero(out & good), np.flatnonzero(apart)
+        lower = "more photos, more views, or a lower --least or --legs"
+        if len(self.learnt) < settings.batch:
             raise DataError(
-                f"{len(self.learnt)} of {len(pairs)} pairs and {len(self.seen)} windows of the other class can be "
-                f"learnt from, a step takes {settings.batch} and {settings.others}: more photos, more views, or a "
-                "lower --least or --legs"
+                f"{len(self.learnt)} of {len(pairs)} pairs are good enough to learn from, a step takes "
+                f"{settings.batch}: {lower}, or a smaller --batch"
+            )
+        if not len(self.held_out):
+            raise DataError(f"no pair of the photos that are held out (an eighth) is good enough: {lower}")
+        if len(self.others_learnt) < settings.others:
+            raise DataError(
+                f"{len(self.others_learnt)} windows of the target can be learnt from, a step takes {settings.others}: "
+                "more photos in --target-data, or fewer --others"
             )
         self.precision: Choice = choose_precision("auto", self._trial, device)
 
@@ -123,12 +131,17 @@ class Returner:
         # Without the discriminators: a trial must leave no trace, and they keep vectors.
         batch = self._draw(0)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            parts = self._pair_losses(*self._translated(self._network, batch), batch)
+            raw, matte = self._translated(self._network, batch)
+            features = self._features(raw, matte, batch)
+        parts = self._pair_losses(raw, matte, batch, *features)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
     def learn(self, every: int, save: Callable[[], None]) -> Iterator[Returned]:
-        """Until the end; the caller may stop at any time. After `every` steps the held-out loss, and `save`."""
+        """Until the end; the caller may stop at any time. After `every` steps the held-out loss, and `save`.
+
+        Raises TrainingError where a loss is not finite.
+        """
         settings = self.settings
         while self.step < settings.steps:
             done = self.step / settings.steps
@@ -166,40 +179,40 @@ class Returner:
         """The pairs' loss, by the average, on photos that nothing is learnt from: how far what comes back is from them.
 
         In colours, coats and poses it can never be 0: nobody knows of which sheep a giraffe was made."""
-        chosen = self.held_out[:: max(1, len(self.held_out) // _MOST_HELD_OUT)][:_MOST_HELD_OUT]
         found = []
-        for start in range(0, len(chosen), self.settings.batch):
-            pairs = self._batch(self._pairs, chosen[start : start + self.settings.batch])
-            raw, matte = self._translated(self.average, pairs)
-            parts = self._pair_losses(raw, matte, pairs)
-            found += [sum(value.item() for value in parts.values())] * len(pairs.image)
+        for number in _spread(self.held_out, _MOST_HELD_OUT):
+            pair = self._pairs_of([number])
+            raw, matte = self._translated(self.average, pair)
+            parts = self._pair_losses(raw, matte, pair, *self._features(raw, matte, pair))
+            found.append(sum(value.item() for value in parts.values()))
         return float(np.mean(found))
 
     @torch.inference_mode()
     def picture(self) -> Pixels:
         """What becomes, by the average, of windows of photos that nothing is learnt from, each beside what is shown:
         real ones of the other class, then some of the pairs. uint8 (H, W, 3)."""
+        others, pairs = _spread(self._others_held_out, _SHOWN[0]), _spread(self.held_out, _SHOWN[1])
+        batches = [self._others_of([number]) for number in others] + [self._pairs_of([number]) for number in pairs]
         tiles: list[Pixels] = []
-        held = (self._looked_at, self.held_out[np.argsort(-self._pairs.grades[self.held_out], kind="stable")])
-        for pairs, numbers, most in zip((self._others, self._pairs), held, _SHOWN, strict=True):
-            for number in numbers[:: max(1, len(numbers) // most)][:most]:
-                batch = self._batch(pairs, np.array([number]))
-                raw, matte = self._translated(self.average, batch)
-                shown = self._composite(raw, matte, batch.behind)[0].permute(1, 2, 0).cpu().numpy()
-                made = np.rint((shown + 1) * 127.5).clip(0, 255).astype(np.uint8)
-                tiles.append(np.hstack([_tile(pairs.pixels[number]), _tile(made)]))
+        for batch in batches:
+            made = self._composite(*self._translated(self.average, batch), batch.behind)
+            both = torch.cat([batch.image, made]).permute(0, 2, 3, 1).cpu().numpy()
+            tiles.append(np.hstack([_tile(np.rint((each + 1) * 127.5).clip(0, 255).astype(np.uint8)) for each in both]))
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _ACROSS)
         return np.vstack([np.hstack(tiles[k : k + _ACROSS]) for k in range(0, len(tiles), _ACROSS)])
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"step": self.step, **{name: part.state_dict() for name, part in self._parts.items()}}
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return {"step": self.step, "precision": self.precision.precision, **parts}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.step = state["step"]
+        # A busy moment must not change the result.
+        self.precision = Choice(state["precision"], "as before")
 
     def save(self, folder: Path) -> None:
         """A checkpoint, whole or not at all. Raises OutputError."""
@@ -212,27 +225,21 @@ class Returner:
             "optimizer": self._optimizer, "critics": self._critics,
         }  # fmt: skip
 
-    def _draw(self, step: int) -> _Batch:
+    def _draw(self, step: int) -> Batch:
         """Pairs, then windows of the other class, of a step."""
         rng = np.random.default_rng(derive(self.settings.seed, "return", step))
-        pairs = self._batch(self._pairs, rng.choice(self.learnt, self.settings.batch, replace=False))
-        others = self._batch(self._others, rng.choice(self.seen, self.settings.others, replace=False))
+        pairs = self._pairs_of(rng.choice(self.learnt, self.settings.batch, replace=False))
+        others = self._others_of(rng.choice(self.others_learnt, self.settings.others, replace=False))
         return pairs.followed_by(others, rng)
 
-    def _batch(self, pairs: Pairs, chosen: NDArray[np.intp]) -> _Batch:
-        image, behind, wanted = (
-            torch.from_numpy(pixels[chosen].astype(np.float32) / np.float32(127.5) - 1).permute(0, 3, 1, 2)
-            for pixels in (pairs.pixels, pairs.behind, pairs.wanted)
-        )
-        masks, outline = (
-            torch.from_numpy(each[chosen].astype(np.float32))[:, None] for each in (pairs.masks, pairs.outlines)
-        )
-        image, masks, behind, wanted, outline = (
-            each.to(self._device) for each in (image, masks, behind, wanted, outline)
-        )
-        return _Batch(image, masks, behind, wanted, outline, len(chosen))
+    def _pairs_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> Batch:
+        pairs = self._pairs
+        return Batch.of(pairs.shown, chosen, self._device).answered(pairs.wanted[chosen], pairs.outlines[chosen])
 
-    def _translated(self, network: SetGenerator, batch: _Batch) -> tuple[Tensor, Tensor]:
+    def _others_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> Batch:
+        return Batch.of(self._others, chosen, self._device)
+
+    def _translated(self, network: SetGenerator, batch: Batch) -> tuple[Tensor, Tensor]:
         """The generator's image, (B, 3, S, S) in [-1, 1], and the matte, (B, 1, S, S) in [0, 1]."""
         valid = batch.masks.new_ones(len(batch.image), 1, dtype=torch.bool)
         raw, made = network(batch.image, batch.masks * 2 - 1, valid)
@@ -242,81 +249,58 @@ class Returner:
         soft = soften(matte, self._compositing.soften)
         return soft * image + (1 - soft) * behind
 
-    def _pair_losses(self, raw: Tensor, matte: Tensor, batch: _Batch) -> dict[str, Tensor]:
-        """Of the pairs in a batch."""
-        count = batch.pairs
-        ours = [level.float() for level in self._backbone(looked_at(raw[:count], matte[:count]))]
+    def _features(self, raw: Tensor, matte: Tensor, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """What the frozen network sees in the pairs of a batch as they are made, and in what is wanted."""
+        ours = self._backbone(looked_at(raw[: batch.pairs], matte[: batch.pairs]))
         with torch.no_grad():
-            theirs = [level.float() for level in self._backbone(looked_at(batch.wanted, batch.outline))]
+            theirs = self._backbone(looked_at(batch.wanted, batch.outline))
+        return [level.float() for level in ours], [level.float() for level in theirs]
+
+    def _pair_losses(
+        self, raw: Tensor, matte: Tensor, batch: Batch, ours: list[Tensor], theirs: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Of the pairs in a batch; in float32, so outside of any autocast."""
+        count = batch.pairs
         parts = teaching_losses(raw[:count], matte[:count], batch.wanted, batch.outline, ours, theirs)
         return {**parts, "colour": _COLOUR * parts["colour"]}
 
-    def _made(self, batch: _Batch, *, bfloat16: bool) -> _Made:
+    def _made(self, batch: Batch, *, bfloat16: bool) -> _Made:
         """What the generator makes of a batch, and its losses."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
             raw, matte = self._translated(self._network, batch)
-            parts = self._pair_losses(raw, matte, batch)
-            image, seen = self._composite(raw, matte, batch.behind), soften(matte, self._compositing.soften)
+            features = self._features(raw, matte, batch)
+            image, soft = self._composite(raw, matte, batch.behind), soften(matte, self._compositing.soften)
             draw = self._augmentation("made", len(image))
-            window, alone = self._adversary(self._backbone, draw.image(image), draw.masks(seen))
-            paired, all_ = batch.active
-            fooled = losses.hinge_generator(window, paired) + losses.hinge_generator(alone, all_)
+            window, alone = self._adversary(self._backbone, draw.image(image), draw.masks(soft))
+        parts = self._pair_losses(raw, matte, batch, *features)
+        paired, everyone = batch.active
+        fooled = losses.hinge_generator(window, paired) + losses.hinge_generator(alone, everyone)
         weight = _ADVERSARIAL * min(1.0, (self.step + 1) / _RAMP)
         parts["adversarial"] = weight * fooled / (len(window) + len(alone))
-        if len(image) > batch.pairs:
-            # As for the pairs: outside the outline, where nobody sees it, the coat goes on.
-            beyond, outline = raw[batch.pairs :], matte[batch.pairs :]
-            coat = continued(beyond.detach(), outline.detach())
-            parts["beyond"] = ((1 - outline) * (beyond - coat).abs()).mean()
-        return _Made(image.detach(), seen.detach(), parts, torch.stack(list(parts.values())).sum())
+        # As for the pairs: outside the outline, where nobody sees it, the coat goes on.
+        beyond, outline = raw[batch.pairs :], matte[batch.pairs :]
+        parts["beyond"] = ((1 - outline) * (beyond - continued(beyond.detach(), outline.detach())).abs()).mean()
+        return _Made(image.detach(), soft.detach(), parts, torch.stack(list(parts.values())).sum())
 
-    def _judged(self, batch: _Batch, made: _Made, *, bfloat16: bool) -> Tensor:
+    def _judged(self, batch: Batch, made: _Made, *, bfloat16: bool) -> Tensor:
         """What the discriminators minimise."""
         rng = np.random.default_rng(derive(self.settings.seed, "recomposed", self.step))
         again = torch.from_numpy(rng.random(batch.pairs) < _RECOMPOSED).to(self._device)[:, None, None, None]
+        paired, everyone = batch.active
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
-            seen = soften(batch.outline, self._compositing.soften)
+            soft = soften(batch.outline, self._compositing.soften)
             recomposed = self._composite(batch.wanted, batch.outline, batch.behind[: batch.pairs])
             real = torch.where(again, recomposed, batch.wanted)
             one, two = self._augmentation("real", batch.pairs), self._augmentation("judged", len(made.image))
-            window, alone = self._adversary(self._backbone, one.image(real), one.masks(seen))
-            paired, all_ = batch.active
-            loss = losses.hinge_real(window, paired[: batch.pairs]) + losses.hinge_real(alone, all_[: batch.pairs])
-            window, alone = self._adversary(self._backbone, two.image(made.image), two.masks(made.matte))
-            loss = loss + losses.hinge_fake(window, paired) + losses.hinge_fake(alone, all_)
+            real_window, real_alone = self._adversary(self._backbone, one.image(real), one.masks(soft))
+            made_window, made_alone = self._adversary(self._backbone, two.image(made.image), two.masks(made.matte))
+        loss = losses.hinge_real(real_window, paired[: batch.pairs]) + losses.hinge_fake(made_window, paired)
+        loss = loss + losses.hinge_real(real_alone, everyone[: batch.pairs]) + losses.hinge_fake(made_alone, everyone)
         return loss / 3
 
     def _augmentation(self, purpose: str, size: int) -> Augmentation:
         seed = derive(self.settings.seed, purpose, self.step)
         return Augmentation.sample(size, torch.Generator().manual_seed(seed))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """image, behind: (B, 3, S, S) in [-1, 1].  masks: (B, 1, S, S) in [0, 1].  The first `pairs` have an answer: wanted
-    (pairs, 3, S, S) in [-1, 1], outline (pairs, 1, S, S) in [0, 1]."""
-
-    image: Tensor
-    masks: Tensor
-    behind: Tensor
-    wanted: Tensor
-    outline: Tensor
-    pairs: int
-
-    @property
-    def active(self) -> tuple[Tensor, Tensor]:
-        """Of which samples the window is judged, bool (B,), and of which the instance. The windows of the other class
-        are of other places: a discriminator would learn those."""
-        all_ = self.image.new_ones(len(self.image), dtype=torch.bool)
-        return all_ & (torch.arange(len(all_), device=all_.device) < self.pairs), all_
-
-    def followed_by(self, others: _Batch, rng: np.random.Generator) -> _Batch:
-        """This and windows without answer, the colours of what is shown a little changed."""
-        image, masks = torch.cat([self.image, others.image]), torch.cat([self.masks, others.masks])
-        drawn = rng.normal(0, _FLAT, (len(image), 3, 1, 1)) + rng.normal(0, _NOISE, tuple(image.shape))
-        changed = image + masks * torch.from_numpy(drawn.astype(np.float32)).to(image.device)
-        behind = torch.cat([self.behind, others.behind])
-        return _Batch(changed.clamp(-1, 1), masks, behind, self.wanted, self.outline, self.pairs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -327,6 +311,12 @@ class _Made:
     matte: Tensor
     losses: dict[str, Tensor]
     loss: Tensor
+
+
+def _spread(numbers: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Some of `numbers`, from the first to the last."""
+    places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
+    return np.asarray(numbers[places])
 
 
 def _tile(pixels: Pixels) -> Pixels:

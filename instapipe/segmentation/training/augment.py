@@ -64,7 +64,7 @@ def augment(sample: Sample, donor: Callable[[], Sample], side: int, settings: Au
         for _ in range(draws.integer(*settings.pasted)):
             beside = len(masks) > 0 and settings.neighbours > 0 and draws.chance(settings.neighbours)
             canvas = Sample(pixels, masks, labels)
-            cut = neighbour(canvas, settings, draws) if beside else cut_out(other, side, settings, draws)
+            cut = neighbour(canvas, visible, settings, draws) if beside else cut_out(other, side, settings, draws)
             if cut is None:
                 continue
             pixels, pasted, left = paste(pixels, cut)
@@ -73,7 +73,7 @@ def augment(sample: Sample, donor: Callable[[], Sample], side: int, settings: Au
                 masks = masks & ~pasted
                 visible = visible * masks.sum(axis=(1, 2)) / np.maximum(before, 1)
                 masks = np.concatenate([masks, pasted[None]])
-                labels, visible = np.append(labels, cut.label), np.append(visible, left)
+                labels, visible = np.append(labels, cut.label), np.append(visible, cut.whole * left)
     kept = [i for i in range(len(masks)) if visible[i] >= MIN_VISIBLE and min(extent(masks[i])) >= MIN_SIDE]
     return Sample(pixels, masks[kept], labels[kept])
 
@@ -111,14 +111,16 @@ class Cut:
     """An instance on its way to the canvas.
 
     pixels: uint8 (h, w, 3).  matte: float32 (h, w), in [0, 1].  corner: (x, y) of its first pixel on the canvas; parts
-    may hang over the border.  behind: pixels of the canvas that hide it, bool (side, side).
+    may hang over the border.  hidden: pixels of the canvas that hide it, bool (side, side).  whole: how much of the
+    instance it is.
     """
 
     pixels: Pixels
     matte: NDArray[np.float32]
     label: int
     corner: tuple[int, int]
-    behind: BoolMask
+    hidden: BoolMask
+    whole: float = 1.0
 
 
 def cut_out(other: Sample, side: int, settings: AugmentSettings, draws: Draws) -> Cut | None:
@@ -133,13 +135,17 @@ def cut_out(other: Sample, side: int, settings: AugmentSettings, draws: Draws) -
     return Cut(cut, matte, int(other.labels[chosen]), (x, y), np.zeros((side, side), dtype=np.bool_))
 
 
-def neighbour(canvas: Sample, settings: AugmentSettings, draws: Draws) -> Cut | None:
+def neighbour(canvas: Sample, visible: NDArray[np.float64], settings: AugmentSettings, draws: Draws) -> Cut | None:
     """An instance of the canvas once more, beside one of its class, about as large: a pair, as in a flock.
 
-    Whose feet are lower stands in front. None where what was drawn is too small.
+    Whose feet are lower stands in front. visible: float64 (N,), shares of the canvas's instances; those that are not
+    learnt are left alone. None where there is no other, or what was drawn is too small.
     """
-    anchor = draws.integer(0, len(canvas.masks) - 1)
-    same = np.flatnonzero(canvas.labels == canvas.labels[anchor])
+    known = np.flatnonzero(visible >= MIN_VISIBLE)
+    if not len(known):
+        return None
+    anchor = int(known[draws.integer(0, len(known) - 1)])
+    same = known[canvas.labels[known] == canvas.labels[anchor]]
     chosen = int(same[draws.integer(0, len(same) - 1)])
     if min(*extent(canvas.masks[anchor]), *extent(canvas.masks[chosen])) < MIN_SIDE:
         return None
@@ -150,12 +156,15 @@ def neighbour(canvas: Sample, settings: AugmentSettings, draws: Draws) -> Cut | 
     aside = draws.uniform(*NEIGHBOUR_GAP) * (width + matte.shape[1]) / 2 * (1 if draws.chance(0.5) else -1)
     lower = draws.uniform(-NEIGHBOUR_STEP, NEIGHBOUR_STEP) * height
     corner = round(x + width / 2 + aside - matte.shape[1] / 2), round(y + height + lower - matte.shape[0])
-    hidden = canvas.masks[anchor] if lower < 0 else np.zeros_like(canvas.masks[anchor])
-    return Cut(cut, matte, int(canvas.labels[chosen]), corner, hidden)
+    feet = corner[1] + matte.shape[0]
+    in_front = [mask for mask in canvas.masks if sum(box(mask)[1::2]) > feet]
+    hidden = np.logical_or.reduce(in_front) if in_front else np.zeros_like(canvas.masks[anchor])
+    return Cut(cut, matte, int(canvas.labels[chosen]), corner, hidden, float(min(visible[chosen], 1)))
 
 
 def resized(sample: Sample, chosen: int, longer: float) -> tuple[Pixels, NDArray[np.float32]]:
-    """The pixels in one instance's box and its matte, its longer side `longer` pixels."""
+    """What is in one instance's box, uint8 (h, w, 3), and its matte, float32 (h, w) in [0, 1], resized until the
+    longer side has `longer` pixels."""
     x, y, width, height = box(sample.masks[chosen])
     scale = longer / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -177,7 +186,7 @@ def paste(pixels: Pixels, cut: Cut) -> tuple[Pixels, BoolMask, float]:
     inside = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
     on_canvas = np.s_[y0:y1, x0:x1]
     # A soft edge, so that a hard one does not give pasted ones away.
-    matte = np.where(cut.behind[on_canvas], 0, cut.matte[inside]).astype(np.float32)
+    matte = np.where(cut.hidden[on_canvas], 0, cut.matte[inside]).astype(np.float32)
     soft = cv2.GaussianBlur(matte, (3, 3), 0)[:, :, None]
     out[on_canvas] = np.rint(soft * cut.pixels[inside] + (1 - soft) * out[on_canvas]).astype(np.uint8)
     pasted[on_canvas] = matte >= 0.5
