@@ -128,6 +128,9 @@ class TranslatorCard(Card):
         None,
         description="(H, W) of windows of photos for the way back, round trips stay at `size`; none: both the same",
     )
+    target_round_trips: int = Field(
+        0, ge=0, le=4, description="after how many round trips what the way back makes of a photo's instance is taken"
+    )
     placement: Placement = Field("centre", description="where in its window the box of the instances lies")
     instances_per_step: int = Field(2, ge=1, le=64)
     masks: Shown = Field("instances", description="what the generators are shown of the masks, as in training")

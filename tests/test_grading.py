@@ -29,7 +29,7 @@ from instapipe.networks.grader import BANDS, MOST_LEGS, Grader, GraderForm, legs
 from instapipe.pipeline.placing import find_place
 from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.rollout import Rollout
-from instapipe.pipeline.surfaces import NativeSurface, Tries
+from instapipe.pipeline.surfaces import NativeSurface, RoundTrips, Tries
 from instapipe.structures import Instances, Mask
 from instapipe.training.grading import Graded, fit_grader, read_graded, spearman
 from instapipe.training.to_grade import SIDE, tile
@@ -312,6 +312,34 @@ def test_round_trips_are_tries(grades: list[float], tries: int, best: int, made:
     assert expected.chosen is None
     assert record.masks[0].box == expected.masks[0].box
     assert np.array_equal(record.masks[0].crop, expected.masks[0].crop)
+
+
+@pytest.mark.parametrize(("comes_back", "taken"), [(5, 2), (1, 1), (0, 0)])
+def test_where_nothing_chooses_so_many_round_trips_are_gone(comes_back: int, taken: int) -> None:
+    """What the last trip made is taken; where nothing comes back, what there was before."""
+    mask = Mask.from_dense(worlds.ellipse(worlds.SIZE, worlds.SHEEP[0]))
+    window = Framing(1.35, 1.8, 0, "ground").window([mask.box])
+    blend = Blend(CompositingConfig(mode="matte"), "natural", 5)
+
+    def made(trips: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        matte = np.zeros((1, 32, 32), np.float32)
+        matte[:, 8:29, 10 : 14 + 4 * trips] = 1
+        return np.full((32, 32, 3), 60 + 50 * trips, np.float32), matte
+
+    def again(turn: Turn) -> Turn | None:
+        trips = int(turn.raw[0, 0, 0] - 60) // 50 + 1
+        return Turn(turn.pixels, turn.masks, *made(trips)) if trips <= comes_back else None
+
+    pixels = worlds.photo_pixels()
+    found = NativeSurface(pixels, (32, 32), blend, None, "ground", RoundTrips(2, again)).run(
+        window, [mask], lambda *_: made(0)
+    )
+    expected = NativeSurface(pixels, (32, 32), blend, None, "ground").run(window, [mask], lambda *_: made(taken))
+    assert found.chosen is None
+    assert np.array_equal(found.masks[0].crop, expected.masks[0].crop)
+    assert found.patch is not None
+    assert expected.patch is not None
+    assert np.array_equal(found.patch, expected.patch)
 
 
 def test_a_round_trip_goes_as_training_goes() -> None:

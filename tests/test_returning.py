@@ -256,9 +256,16 @@ def test_the_way_back_of_weights_is_learnt(
     ran = cli(*train[:6], whole_weights, *train[7:], "--export", tmp_path / "third")
     assert (ran.code, "make no outlines" in ran.err) == (2, True)
     assert not (tmp_path / "third").exists()
-    ran = cli(
-        "translate", photos.parent / "images/1.png", "--masks", photos,
-        "--source", "giraffe", "--target", "sheep", "--weights", tmp_path / "after",
-        "--output", tmp_path / "out.png", "--device", "cpu",
+    assert after["target_round_trips"] == 2
+    translate = (
+        "translate", photos.parent / "images/1.png", "--masks", photos, "--source", "giraffe", "--target", "sheep",
+        "--weights", tmp_path / "after", "--device", "cpu", "--cache", tmp_path / "cache",
     )  # fmt: skip
-    assert ran.code == 0, ran.err
+    backs = []
+    for name, more in (("trips", ()), ("soon", ("--tries", 1))):
+        ran = cli(*translate, *more, "--output", tmp_path / f"{name}.png")
+        assert ran.code == 0, ran.err
+        report = json.loads((tmp_path / f"{name}.report.json").read_text())
+        backs.append(report["result"]["weights"]["back"])
+    assert backs == [after["directions"]["source_to_target"]["sha256"], None]
+    assert (tmp_path / "trips.png").read_bytes() != (tmp_path / "soon.png").read_bytes()

@@ -15,6 +15,8 @@ from instapipe.errors import UsageError
 
 _EVERY = 50
 _LEAST = 0.6
+_ROUND_TRIPS = 2
+"""After which what is made of a real instance is taken: what is learnt from are made ones."""
 _NARROWEST = 0.5
 """Of a source, width over height: narrower ones are seen from the front."""
 
@@ -176,6 +178,7 @@ def command(
                     raise typer.Exit(130)
         facts: dict[str, Any] = {
             "target_size": None,
+            "target_round_trips": _ROUND_TRIPS,
             "provenance": f"{card.provenance} The way back learnt from what the way there made: {steps} steps of "
             f"{batch} of {len(returner.learnt)} pairs and {others_a_step} of {len(returner.others_learnt)} windows of "
             f"{card.target}; loss on photos held out {before:.2f} before, {reached:.2f} after.",

@@ -27,6 +27,7 @@ class Layout:
     frame: the rectangle of whole mode.  in_floats: the rollout happens at the model's size, in floats (the paper's
     whole image, whole compositing); else it happens on the photo.  placement: of windows.
     tries: translations of each instance, at most.  round_trips: whether some of them are such.
+    taken_after: so many round trips, where there is one try.
     """
 
     mode: Literal["whole", "instance"]
@@ -36,6 +37,7 @@ class Layout:
     placement: Placement = "centre"
     tries: int = 1
     round_trips: bool = False
+    taken_after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,9 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         if model_size is None or weights.grader is None:
             tries = 1
         trips = tries > 1 and weights.back is not None
-        return Layout("instance", model_size, whole_window(size), False, weights.card.placement, tries, trips)
+        # Whoever asks for one try wants it soon.
+        after = weights.taken_after if model_size is not None and settings.tries is None else 0
+        return Layout("instance", model_size, whole_window(size), False, weights.card.placement, tries, trips, after)
     frame = whole_window(size)
     if model_size is None:
         model_size = multiple_of_4(size)
@@ -100,6 +104,8 @@ def plan_steps(
             "grader": weights.grader.sha256,
             "back": weights.back_sha256,
         }
+    if layout.taken_after:
+        region["round_trips"] = {"count": layout.taken_after, "back": weights.back_sha256}
     steps: list[Step] = []
     windows: list[Rectangle] = []
     masks: list[list[str]] = []

@@ -44,10 +44,18 @@ class Weights:
         return self.card.grader if there and self.card.paints_outlines else None
 
     @property
+    def taken_after(self) -> int:
+        """After how many round trips what is made is taken, where no grader chooses."""
+        card = self.card
+        back = self.direction == "target_to_source" and "source_to_target" in card.directions
+        return card.target_round_trips if back and card.paints_outlines else 0
+
+    @property
     def back(self) -> Direction | None:
-        """The direction of the generator that goes the other way, where what it makes may be tried."""
+        """The direction of the generator that goes the other way, where there are round trips."""
         other = opposite(self.direction)
-        return other if self.grader is not None and other in self.card.directions else None
+        trips = self.grader is not None or self.taken_after > 0
+        return other if trips and other in self.card.directions else None
 
     @property
     def back_sha256(self) -> str | None:

@@ -12,7 +12,7 @@ from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step, Stopped
 from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, Surface, Tries
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, RoundTrips, Surface, Tries
 from instapipe.structures import Instances, Mask, Photo, Pixels
 from instapipe.translation.again import StepFunction
 from instapipe.translation.native import Blend
@@ -75,7 +75,7 @@ def surface_for(
     blend: Blend,
     found: Sequence[int],
     pick: Callable[[Sequence[int]], Instances],
-    tries: Tries | None = None,
+    tries: Tries | RoundTrips | None = None,
 ) -> Surface:
     """Where the rollout of `photo` happens; `found`: the numbers of all its instances, chosen or not."""
     if layout.in_floats and layout.model_size is not None:
@@ -99,7 +99,7 @@ def roll_out(
     store: Store,
     step_function: StepFunction,
     stopped: Callable[[], bool] = lambda: False,
-    tries: Tries | None = None,
+    tries: Tries | RoundTrips | None = None,
 ) -> Rollout:
     """Translate by `steps`; `pick` gives the instances of these numbers, of which the photo has those of `found`.
 

@@ -229,18 +229,20 @@ class Runner:
 
         # Not needed, with OpenCV under it, where every result is in the cache.
         from instapipe.pipeline.rollout import roll_out
-        from instapipe.pipeline.surfaces import Tries
+        from instapipe.pipeline.surfaces import RoundTrips, Tries
         from instapipe.translation.again import round_trip
         from instapipe.translation.native import Blend
 
         there = partial(step, self.weights.direction)
-        tries = None
+        again = None
+        if self.weights.back is not None:
+            back = partial(step, self.weights.back)
+            again = partial(round_trip, there=there, back=back, compositing=self.weights.card.compositing)
+        tries: Tries | RoundTrips | None = None
         if prepared.layout.tries > 1:
-            again = None
-            if self.weights.back is not None:
-                back = partial(step, self.weights.back)
-                again = partial(round_trip, there=there, back=back, compositing=self.weights.card.compositing)
             tries = Tries(prepared.layout.tries, partial(self._models.grade, self.weights), again)
+        elif prepared.layout.taken_after and again is not None:
+            tries = RoundTrips(prepared.layout.taken_after, again)
 
         def pick(numbers: Sequence[int]) -> Instances:
             return read_instances(prepared.segmented.files, numbers)

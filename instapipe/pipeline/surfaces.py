@@ -36,17 +36,30 @@ _LOST = 1.0
 """With so many grades lost to others, covered by it or hiding it, an animal is tried looking the other way, too."""
 
 
+Again = Callable[[Turn], Turn | None]
+"""The next round trip after a turn; None where nothing comes back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tries:
     """An instance is translated in several ways, and what has the best grade stays.
 
     count: at most.  grade: of mattes, float32 (n, h, w) in [0, 1]: 0 broken to 2 sound.
-    again: the next round trip after a turn, None where nothing comes back; no `again` where there is no way back.
+    again: None where there is no way back.
     """
 
     count: int
     grade: Callable[[State], float]
-    again: Callable[[Turn], Turn | None] | None = None
+    again: Again | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """What is made of an instance is taken after so many round trips, or after the last from which something came back:
+    a generator that learnt from made instances makes better ones of them than of real ones."""
+
+    count: int
+    again: Again
 
 
 class Surface(Protocol):
@@ -98,7 +111,7 @@ class NativeSurface:
         settings: Blend,
         animals: NDArray[np.bool_] | None = None,
         placement: Placement = "centre",
-        tries: Tries | None = None,
+        tries: Tries | RoundTrips | None = None,
     ) -> None:
         """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole.
 
@@ -146,8 +159,12 @@ class NativeSurface:
         """What the generator makes of the instances in `window`; of several tries what is sound and covers least."""
         # What is seen from the front looks to the side where there is room.
         turned = (False, True) if (window[3] - window[1]) > _FRONT * (window[2] - window[0]) else (False,)
-        if self._tries is None:
-            return self._made(window, masks, self._turn(window, masks, step), turned), None
+        if not isinstance(self._tries, Tries):
+            turn = self._turn(window, masks, step)
+            if self._tries is not None:
+                for _ in range(self._tries.count):
+                    turn = self._tries.again(turn) or turn
+            return self._made(window, masks, turn, turned), None
         best: tuple[float, _Made, int] | None = None
         tried = 0
         for made, trips in self._tried(window, masks, step, turned, self._tries):
