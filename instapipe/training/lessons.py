@@ -63,7 +63,7 @@ class Lessons:
     def read(cls, path: Path) -> Lessons:
         """What :meth:`write` wrote. Raises DataError."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in _ARRAYS}
                 return cls(**arrays, photos=tuple(str(name) for name in file["photos"]))
         except (OSError, ValueError, KeyError, BadZipFile) as error:

@@ -90,7 +90,7 @@ class Pairs:
     def read(cls, path: Path) -> Pairs:
         """What :meth:`write` wrote. Raises DataError."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 photos = tuple(str(name) for name in file["photos"])
                 shown = Windows(**{name: file[name] for name in _SHOWN}, photos=photos)
                 return cls(shown, **{name: file[name] for name in _ANSWERS})
