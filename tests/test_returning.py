@@ -120,20 +120,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path: Path, monkeypatch: pyt
     answers = iter(["bfloat16", "bfloat16", "float32"])
     monkeypatch.setattr(returning, "choose_precision", lambda *_: Choice(next(answers), "as measured"))
     settings = Returning(steps=6, batch=4, rate=1e-3, least=0.5)
-    whole = returner(settings)
-    for _ in whole.learn(2, lambda: None):
-        pass
-    first = returner(settings)
-    for each in first.learn(2, lambda: first.save(tmp_path)):
-        if each.step == 4:
-            break
-    second = returner(settings)
-    (path,) = tmp_path.glob("step-*.pt")
-    second.restore(torch.load(path, weights_only=True))
-    assert second.step == 4
-    for _ in second.learn(2, lambda: None):
-        pass
-    training_worlds.assert_same(whole.state(), second.state(), "state")
+    training_worlds.assert_goes_on_exactly(lambda: returner(settings), tmp_path)
 
 
 def standing(legs: int) -> NDArray[np.bool_]:

@@ -102,20 +102,7 @@ def test_only_good_lessons_of_other_photos_are_learnt_from(grader: Grader) -> No
 
 def test_a_run_that_was_stopped_goes_on_exactly(grader: Grader, tmp_path: Path) -> None:
     settings = Teaching(steps=6, batch=4, rate=1e-3, least=0.5)
-    whole = teacher(grader, settings)
-    told = [each.held_out for each in whole.learn(2, lambda: None)]
-    assert [grade is not None for grade in told] == [False, True] * 3
-    first = teacher(grader, settings)
-    for each in first.learn(2, lambda: first.save(tmp_path)):
-        if each.step == 4:
-            break
-    second = teacher(grader, settings)
-    (path,) = tmp_path.glob("step-*.pt")
-    second.restore(torch.load(path, weights_only=True))
-    assert second.step == 4
-    for _ in second.learn(2, lambda: None):
-        pass
-    training_worlds.assert_same(whole.state(), second.state(), "state")
+    training_worlds.assert_goes_on_exactly(lambda: teacher(grader, settings), tmp_path)
 
 
 def test_every_loss_is_nothing_where_nothing_is_wrong() -> None:

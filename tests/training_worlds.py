@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,6 +122,24 @@ def train(cli: Cli, world: Path, run: Path, *more: object) -> str:
     ran = cli(*arguments(world, run, *more))
     assert ran.code == 0, ran.err
     return ran.out
+
+
+def assert_goes_on_exactly(begin: Callable[[], Any], folder: Path) -> None:
+    """A run of six steps that is stopped after four and taken up again ends as one that was not stopped."""
+    whole = begin()
+    told = [each.held_out for each in whole.learn(2, lambda: None)]
+    assert [measured is not None for measured in told] == [False, True] * 3
+    first = begin()
+    for each in first.learn(2, lambda: first.save(folder)):
+        if each.step == 4:
+            break
+    second = begin()
+    (path,) = folder.glob("step-*.pt")
+    second.restore(torch.load(path, weights_only=True))
+    assert second.step == 4
+    for _ in second.learn(2, lambda: None):
+        pass
+    assert_same(whole.state(), second.state(), "state")
 
 
 def assert_same(one: object, two: object, where: str) -> None:

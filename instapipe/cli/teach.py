@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -43,6 +42,7 @@ def teach_command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from instapipe.cli.learning import go_on, learn
     from instapipe.cli.train import Interruption
     from instapipe.data.photos import read_photos
     from instapipe.networks.backbone import pretrained_features
@@ -51,8 +51,7 @@ def teach_command(
     from instapipe.networks.grader import load_grader
     from instapipe.networks.projected import FrozenBackbone
     from instapipe.networks.weights import load_generator, with_direction
-    from instapipe.training import checkpoint, school
-    from instapipe.training.run import LOG, cut_log
+    from instapipe.training import school
     from instapipe.training.teaching import LEVELS, Teacher, Teaching
     from instapipe.training.turns import Runner, Turns
     from instapipe.translation.engine import choose
@@ -93,33 +92,21 @@ def teach_command(
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
         generator = load_generator(card, folder, way)
         teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device))
-        state = checkpoint.load_latest(output / school.CHECKPOINTS) if resumed else None
-        reached = before = teacher.measure()
-        if state is not None:
-            teacher.restore(state)
-            cut_log(output / LOG, teacher.step)
-            reached = teacher.measure()
+        before, reached = go_on(teacher, output, resumed)
         console.print(
             f"{len(lessons)} windows, {len(teacher.learnt)} lessons of {least:g} and more; grade at the first try of "
             f"{len(teacher.held_out)} windows of photos held out: {before:.2f}; {teacher.precision.precision}: "
             f"{teacher.precision.reason}",
             soft_wrap=True,
         )
-        bars.update(bar, description="learning", completed=teacher.step, total=steps)
-        with (output / LOG).open("a", encoding="utf-8") as log:
-            for taught in teacher.learn(_EVERY, lambda: teacher.save(output / school.CHECKPOINTS)):
-                bars.update(bar, completed=taught.step)
-                line = {"step": taught.step, **taught.losses}
-                if taught.held_out is not None:
-                    reached = taught.held_out
-                    line["held_out"] = reached
-                    console.print(f"step {taught.step}: grade at the first try, held out: {reached:.2f}")
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                if interruption.wanted and taught.step < steps:
-                    teacher.save(output / school.CHECKPOINTS)
-                    console.print(f"interrupted at step {taught.step}; saved; the same command goes on")
-                    raise typer.Exit(130)
+
+        def keep() -> None:
+            teacher.save(output / school.CHECKPOINTS)
+
+        last = learn(
+            teacher, output, steps, _EVERY, keep, "grade at the first try, held out", console, bars, bar, interruption
+        )
+        reached = reached if last is None else last
         facts = {
             "provenance": f"{card.provenance} Taught by its own best tries: {steps} steps of {batch} of "
             f"{len(teacher.learnt)} lessons from {len(lessons)} windows; mean grade at the first try on "

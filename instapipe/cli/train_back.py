@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -58,6 +57,7 @@ def command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from instapipe.cli.learning import go_on, learn
     from instapipe.cli.train import Interruption
     from instapipe.data.photos import read_photos
     from instapipe.imaging import encode_image, write_atomically
@@ -67,11 +67,10 @@ def command(
     from instapipe.networks.grader import Grader, load_grader
     from instapipe.networks.projected import FrozenBackbone
     from instapipe.networks.weights import check_gradable, load_generator, with_direction
-    from instapipe.training import checkpoint, school
+    from instapipe.training import school
     from instapipe.training.lessons import windows_of
     from instapipe.training.pairs import views_of
     from instapipe.training.returning import LEVELS, Returner, Returning
-    from instapipe.training.run import LOG, cut_log
     from instapipe.training.turns import Runner, Turns, cutting_for
     from instapipe.translation.engine import choose
 
@@ -147,13 +146,8 @@ def command(
             write_atomically(path, encode_image(returner.picture(), ".png"))
             returner.save(output / school.CHECKPOINTS)
 
-        state = checkpoint.load_latest(output / school.CHECKPOINTS) if resumed else None
-        reached = before = returner.measure()
-        if state is not None:
-            returner.restore(state)
-            cut_log(output / LOG, returner.step)
-            reached = returner.measure()
-        else:
+        before, reached = go_on(returner, output, resumed)
+        if not returner.step:
             keep()
         console.print(
             f"{len(pairs)} pairs, {len(returner.learnt)} of them learnt from, {len(returner.others_learnt)} windows of "
@@ -161,21 +155,8 @@ def command(
             f"{returner.precision.reason}",
             soft_wrap=True,
         )
-        bars.update(bar, description="learning", completed=returner.step, total=steps)
-        with (output / LOG).open("a", encoding="utf-8") as log:
-            for returned in returner.learn(_EVERY, keep):
-                bars.update(bar, completed=returned.step)
-                line = {"step": returned.step, **returned.losses}
-                if returned.held_out is not None:
-                    reached = returned.held_out
-                    line["held_out"] = reached
-                    console.print(f"step {returned.step}: loss on photos held out: {reached:.2f}")
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                if interruption.wanted and returned.step < steps:
-                    returner.save(output / school.CHECKPOINTS)
-                    console.print(f"interrupted at step {returned.step}; saved; the same command goes on")
-                    raise typer.Exit(130)
+        last = learn(returner, output, steps, _EVERY, keep, "loss on photos held out", console, bars, bar, interruption)
+        reached = reached if last is None else last
         facts: dict[str, Any] = {
             "target_size": None,
             "target_round_trips": _ROUND_TRIPS,

@@ -32,7 +32,7 @@ from instapipe.training.augment import Augmentation
 from instapipe.training.ema import average_of, update_average
 from instapipe.training.pairs import Batch, Pairs, Windows, legs_of
 from instapipe.training.precision import Choice, choose_precision
-from instapipe.training.teaching import continued, held_out, looked_at, teaching_losses
+from instapipe.training.teaching import Taught, continued, held_out, looked_at, teaching_losses
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
@@ -64,16 +64,6 @@ class Returning:
     least: float = 0.6
     legs: int = 0
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """After a step. losses: by name.  held_out: the pairs' loss on photos that are not learnt from, by the average of
-    the weights; None between measurements."""
-
-    step: int
-    losses: dict[str, float]
-    held_out: float | None
 
 
 class Returner:
@@ -137,7 +127,7 @@ class Returner:
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
-    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Returned]:
+    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
         """Until the end; the caller may stop at any time. After `every` steps the held-out loss, and `save`.
 
         Raises TrainingError where a loss is not finite.
@@ -154,7 +144,7 @@ class Returner:
             measured = self.measure() if due else None
             if due:
                 save()
-            yield Returned(self.step, record, measured)
+            yield Taught(self.step, record, measured)
 
     def _advance(self) -> dict[str, float]:
         bfloat16 = self.precision.precision == "bfloat16"

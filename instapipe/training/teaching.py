@@ -56,8 +56,8 @@ class Teaching:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """After a step. losses: by name.  held_out: mean grade of what photos that are not learnt from become at the first
-    try, by the average of the weights; None between measurements."""
+    """After a step. losses: by name.  held_out: what `measure` says of photos that are not learnt from, by the average
+    of the weights; None between measurements."""
 
     step: int
     losses: dict[str, float]
