@@ -138,6 +138,7 @@ class Teacher:
         """For a checkpoint."""
         return {
             "step": self.step,
+            "precision": self.precision.precision,
             "network": self._network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -149,6 +150,8 @@ class Teacher:
         self.average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        # A busy moment must not change the result.
+        self.precision = Choice(state["precision"], "as before")
 
     def save(self, folder: Path) -> None:
         """A checkpoint, whole or not at all. Raises OutputError."""
