@@ -285,6 +285,14 @@ def test_instances_that_leave_the_canvas_are_not_learnt() -> None:
     assert (box[2] - box[0]).item() == pytest.approx(20, abs=2.5)
 
 
+def test_boxes_leave_masks_room_within_the_photo() -> None:
+    masks = np.zeros((1, 60, 80), dtype=np.bool_)
+    masks[0, 20:60, 3:23] = True
+    sample = Sample(np.zeros((60, 80, 3), dtype=np.uint8), masks, np.asarray([1]))
+    assert target(sample)["boxes"].tolist() == [[3, 20, 23, 60]]
+    assert target(sample, 0.2)["boxes"].tolist() == [[0, 12, 27, 60]]
+
+
 class Given:
     """A segmenter that returns what it was given for each photo of the world."""
 

@@ -53,6 +53,9 @@ class SegmenterTraining(Strict):
 
     network: CompactSettings = CompactSettings()
     augment: AugmentSettings = AugmentSettings()
+    margin: float = Field(
+        0.0, ge=0, le=0.5, description="room around a mask in the box that is learnt, over the mask's side"
+    )
     steps: int = Field(2000, ge=1)
     batch: int = Field(4, ge=1, le=256)
     canvas: tuple[int, ...] = Field((256, 320), description="sides of the square canvases; each step draws one")

@@ -227,12 +227,20 @@ def extent(mask: BoolMask) -> tuple[int, int]:
     return height, width
 
 
-def target(sample: Sample) -> dict[str, Tensor]:
-    """As torchvision's Mask R-CNN wants it: boxes float (N, 4), labels int64 (N,), masks uint8 (N, H, W)."""
+def target(sample: Sample, margin: float = 0.0) -> dict[str, Tensor]:
+    """As torchvision's Mask R-CNN wants it: boxes float (N, 4), labels int64 (N,), masks uint8 (N, H, W).
+
+    margin: on each side of a mask, as a share of its width or height, as far as the photo goes.
+    """
+    frame = sample.masks.shape[-2:]
     boxes = np.zeros((len(sample.masks), 4), dtype=np.float32)
     for i, mask in enumerate(sample.masks):
         x, y, width, height = box(mask)
-        boxes[i] = x, y, x + width, y + height
+        across, down = margin * width, margin * height
+        boxes[i] = (
+            max(x - across, 0), max(y - down, 0),
+            min(x + width + across, frame[1]), min(y + height + down, frame[0]),
+        )  # fmt: skip
     return {
         "boxes": torch.from_numpy(boxes),
         "labels": torch.from_numpy(sample.labels.copy()),

@@ -197,7 +197,7 @@ class Batches(Dataset[tuple[Tensor, list[dict[str, Tensor]]]]):
         else:
             raise TrainingError("hardly any photo has an instance that is large enough to learn from")
         images = torch.from_numpy(np.stack([s.pixels for s in samples])).permute(0, 3, 1, 2).float() / 255
-        return images, [target(s) for s in samples]
+        return images, [target(s, self.settings.margin) for s in samples]
 
 
 def _one_thread(_: int) -> None:
