@@ -139,21 +139,7 @@ def test_legs_that_can_be_seen_are_counted() -> None:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """The COCO JSON of six photos of one animal each, by turns a sheep and a giraffe."""
-    size, folder = (200, 280), tmp_path / "photos"
-    images, annotations = [], []
-    for n in range(6):
-        blob = (140, 100, 60 - 4 * n, 40)
-        worlds.write_photo(folder / "images" / f"{n}.png", worlds.photo_pixels((blob,), None, size=size, seed=n))
-        images.append({"id": n, "file_name": f"{n}.png", "height": size[0], "width": size[1]})
-        counts = training_worlds.run_lengths(worlds.ellipse(size, blob))
-        annotations.append({
-            "id": n + 1, "image_id": n, "category_id": 1 + n % 2, "iscrowd": 0,
-            "segmentation": {"size": list(size), "counts": counts},
-        })  # fmt: skip
-    categories = [{"id": 1, "name": "sheep"}, {"id": 2, "name": "giraffe"}]
-    path = folder / "coco.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return path
+    return training_worlds.write_animals(tmp_path / "photos")
 
 
 def test_pairs_have_the_photo_as_their_answer(

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "masks": ("instapipe.cli.masks", "Convert masks between PNG, label map, COCO, YOLO-seg and labelme."),
     "train": ("instapipe.cli.train", "Train a translator on photos with instance masks."),
     "train-back": ("instapipe.cli.train_back", "Let the way back learn from what the way there makes."),
+    "train-coats": ("instapipe.cli.train_coats", "Let what weights make get the coats of real instances."),
     "train-segmenter": ("instapipe.cli.train_segmenter", "Train the compact Mask R-CNN that makes the masks."),
     "evaluate": ("instapipe.cli.evaluate", "Measure translations by an independent judge: metrics, table, report."),
     "train-judge": ("instapipe.cli.train_judge", "Train the independent judge, and measure how far to believe it."),

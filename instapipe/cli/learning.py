@@ -1,4 +1,4 @@
-"""What `grade teach` and `train-back` do alike: go on from a checkpoint, learn, write the log, stop when asked to."""
+"""What `grade teach`, `train-back` and `train-coats` do alike: go on from a checkpoint, learn, log, stop if asked."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from instapipe.data.samples import Sample
 from instapipe.errors import DataError
 from instapipe.imaging import write_atomically
 from instapipe.imaging.telea import grow, smoothly_filled
+from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import BANDS, MOST_LEGS, Grader, GraderForm, legs, outline
 from instapipe.structures import BoolMask, Pixels
 from instapipe.training.lessons import worth_of
@@ -43,7 +44,7 @@ _SHOWN, _ANSWERS = ("pixels", "masks", "behind"), ("wanted", "outlines", "grades
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Windows:
-    """What the way back is shown.
+    """Windows around one instance each.
 
     pixels: uint8 (N, S, S, 3).  masks: bool (N, S, S), of the instance there.  behind: uint8 (N, S, S, 3), what lies
     behind it.  photos: file names.
@@ -153,9 +154,20 @@ class Batch:
         image, masks, behind = (
             torch.cat([getattr(self, name), getattr(others, name)]) for name in ("image", "masks", "behind")
         )
-        drawn = rng.normal(0, _FLAT, (len(image), 3, 1, 1)) + rng.normal(0, _NOISE, tuple(image.shape))
-        changed = image + masks * torch.from_numpy(drawn.astype(np.float32)).to(image.device)
-        return replace(self, image=changed.clamp(-1, 1), masks=masks, behind=behind)
+        return replace(self, image=image, masks=masks, behind=behind).tinted(rng, _FLAT, _NOISE)
+
+    def tinted(self, rng: np.random.Generator, flat: float, noise: float = 0.0) -> Batch:
+        """The colours of the instances changed, as a whole and from pixel to pixel (standard deviations)."""
+        drawn = rng.normal(0, flat, (len(self.image), 3, 1, 1)) + rng.normal(0, noise, tuple(self.image.shape))
+        changed = self.image + self.masks * torch.from_numpy(drawn.astype(np.float32)).to(self.image.device)
+        return replace(self, image=changed.clamp(-1, 1))
+
+
+def translated(network: SetGenerator, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What a generator makes of a batch: its image, (B, 3, S, S) in [-1, 1], and the matte, (B, 1, S, S) in [0, 1]."""
+    valid = batch.masks.new_ones(len(batch.image), 1, dtype=torch.bool)
+    raw, made = network(batch.image, batch.masks * 2 - 1, valid)
+    return raw.float(), (made.float() + 1) / 2
 
 
 def _planes(pixels: NDArray[np.uint8]) -> Tensor:

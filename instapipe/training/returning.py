@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,9 +29,10 @@ from instapipe.training import checkpoint, losses
 from instapipe.training.adversary import Adversary
 from instapipe.training.augment import Augmentation
 from instapipe.training.ema import average_of, update_average
-from instapipe.training.pairs import Batch, Pairs, Windows, legs_of
+from instapipe.training.pairs import Batch, Pairs, Windows, legs_of, translated
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.teaching import Taught, continued, held_out, looked_at, teaching_losses
+from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
@@ -46,7 +46,7 @@ _CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
 _WARM, _FALLS = 50, 0.4
 """The rate is reached after so many steps, and falls from this share of the run on."""
 _BETAS, _NORM, _AVERAGE = (0.5, 0.99), 1.0, 0.995
-_MOST_HELD_OUT, _SHOWN, _ACROSS, _SIDE = 32, (12, 4), 4, 192
+_MOST_HELD_OUT, _SHOWN = 32, (12, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Returner:
         # Without the discriminators: a trial must leave no trace, and they keep vectors.
         batch = self._draw(0)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            raw, matte = self._translated(self._network, batch)
+            raw, matte = translated(self._network, batch)
             features = self._features(raw, matte, batch)
         parts = self._pair_losses(raw, matte, batch, *features)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -170,9 +170,9 @@ class Returner:
 
         In colours, coats and poses it can never be 0: nobody knows of which sheep a giraffe was made."""
         found = []
-        for number in _spread(self.held_out, _MOST_HELD_OUT):
+        for number in spread(self.held_out, _MOST_HELD_OUT):
             pair = self._pairs_of([number])
-            raw, matte = self._translated(self.average, pair)
+            raw, matte = translated(self.average, pair)
             parts = self._pair_losses(raw, matte, pair, *self._features(raw, matte, pair))
             found.append(sum(value.item() for value in parts.values()))
         return float(np.mean(found))
@@ -181,15 +181,13 @@ class Returner:
     def picture(self) -> Pixels:
         """What becomes, by the average, of windows of photos that nothing is learnt from, each beside what is shown:
         real ones of the other class, then some of the pairs. uint8 (H, W, 3)."""
-        others, pairs = _spread(self._others_held_out, _SHOWN[0]), _spread(self.held_out, _SHOWN[1])
+        others, pairs = spread(self._others_held_out, _SHOWN[0]), spread(self.held_out, _SHOWN[1])
         batches = [self._others_of([number]) for number in others] + [self._pairs_of([number]) for number in pairs]
-        tiles: list[Pixels] = []
+        images: list[Tensor] = []
         for batch in batches:
-            made = self._composite(*self._translated(self.average, batch), batch.behind)
-            both = torch.cat([batch.image, made]).permute(0, 2, 3, 1).cpu().numpy()
-            tiles.append(np.hstack([_tile(np.rint((each + 1) * 127.5).clip(0, 255).astype(np.uint8)) for each in both]))
-        tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _ACROSS)
-        return np.vstack([np.hstack(tiles[k : k + _ACROSS]) for k in range(0, len(tiles), _ACROSS)])
+            made = self._composite(*translated(self.average, batch), batch.behind)
+            images += [batch.image[0], made[0]]
+        return tiled(images)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -229,12 +227,6 @@ class Returner:
     def _others_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> Batch:
         return Batch.of(self._others, chosen, self._device)
 
-    def _translated(self, network: SetGenerator, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The generator's image, (B, 3, S, S) in [-1, 1], and the matte, (B, 1, S, S) in [0, 1]."""
-        valid = batch.masks.new_ones(len(batch.image), 1, dtype=torch.bool)
-        raw, made = network(batch.image, batch.masks * 2 - 1, valid)
-        return raw.float(), (made.float() + 1) / 2
-
     def _composite(self, image: Tensor, matte: Tensor, behind: Tensor) -> Tensor:
         soft = soften(matte, self._compositing.soften)
         return soft * image + (1 - soft) * behind
@@ -257,7 +249,7 @@ class Returner:
     def _made(self, batch: Batch, *, bfloat16: bool) -> _Made:
         """What the generator makes of a batch, and its losses."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
-            raw, matte = self._translated(self._network, batch)
+            raw, matte = translated(self._network, batch)
             features = self._features(raw, matte, batch)
             image, soft = self._composite(raw, matte, batch.behind), soften(matte, self._compositing.soften)
             draw = self._augmentation("made", len(image))
@@ -301,13 +293,3 @@ class _Made:
     matte: Tensor
     losses: dict[str, Tensor]
     loss: Tensor
-
-
-def _spread(numbers: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    """Some of `numbers`, from the first to the last."""
-    places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
-    return np.asarray(numbers[places])
-
-
-def _tile(pixels: Pixels) -> Pixels:
-    return cast(Pixels, cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC))

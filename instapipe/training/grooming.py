@@ -1,0 +1,280 @@
+"""Coats are learnt from real instances; outlines stay as they are.
+
+Outlines are good or bad as a whole, and tries, graders and lessons (:mod:`instapipe.training.teaching`) have made them
+what they are; coats have only been compared with the generator's own since. Here the generator keeps its mattes, and
+discriminators compare what it makes, cut out on grey, with real instances. Half of them are cut out by what the
+outlines of both have in common: by the silhouette alone they could be told apart, and nobody would look at the coat.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instapipe.config import CompositingConfig
+from instapipe.data.domains import derive
+from instapipe.errors import DataError, TrainingError
+from instapipe.networks.blocks import frozen, initialise
+from instapipe.networks.generator import SetGenerator, soften
+from instapipe.networks.projected import FrozenBackbone, ProjectedHeads
+from instapipe.structures import Pixels
+from instapipe.training import checkpoint, losses
+from instapipe.training.adversary import HIDDEN, WIDTH
+from instapipe.training.augment import Augmentation
+from instapipe.training.ema import average_of, update_average
+from instapipe.training.pairs import Batch, Windows, translated
+from instapipe.training.precision import Choice, choose_precision
+from instapipe.training.teaching import Taught, continued, held_out
+from instapipe.training.tiles import spread, tiled
+
+LEVELS = (0, 1, 2, 3)
+"""Of the frozen network, those at 1/2 to 1/16 of its input's side."""
+_MATTE = 8.0
+"""Weight of the mattes' distance from what they were."""
+_COMMON, _SHARE = 0.5, 0.35
+"""So many instances are cut out by the outline that they share with a real one, if it is such a part of theirs."""
+_FLAT = 0.08
+"""How much the colours of what is shown vary, in [-1, 1]: the coat shall not hang on the wool's."""
+_CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
+_WARM, _FALLS = 50, 0.5
+"""The rate is reached after so many steps, and falls from this share of the run on."""
+_BETAS, _NORM, _AVERAGE = (0.5, 0.99), 1.0, 0.995
+_MOST_HELD_OUT, _SHOWN = 64, 24
+
+
+@dataclass(frozen=True, slots=True)
+class Grooming:
+    """steps of `batch` instances and as many real ones.
+
+    rate: of the generator.  alone: steps at first, half of all at most, in which the discriminators alone learn: as
+    long as they know nothing they can only do harm.
+    """
+
+    steps: int = 800
+    batch: int = 6
+    rate: float = 2e-4
+    alone: int = 40
+    seed: int = 0
+
+
+class Groomer:
+    """The state of a run: generator, average, discriminators, optimisers, the step reached."""
+
+    def __init__(
+        self,
+        generator: SetGenerator,
+        shown: Windows,
+        real: Windows,
+        backbone: FrozenBackbone,
+        compositing: CompositingConfig,
+        settings: Grooming,
+        device: torch.device,
+    ) -> None:
+        """generator: is changed.  shown: what is translated.  real: instances of the target.  backbone: of
+        :data:`LEVELS`.
+
+        Raises DataError where there is too little to learn from, or nothing to hold out.
+        """
+        self.settings, self.step = settings, 0
+        self._shown, self._real, self._compositing = shown, real, compositing
+        self._backbone, self._device = backbone.to(device), device
+        self._network = generator.to(device).requires_grad_(True).train()
+        self._before = copy.deepcopy(self._network).requires_grad_(False).eval()
+        self.average = average_of(self._network)
+        with torch.no_grad():
+            channels = [level.shape[1] for level in self._backbone(torch.zeros(1, 3, 128, 128, device=device))]
+        rng = torch.Generator().manual_seed(derive(settings.seed, "coats"))
+        self._critics = ProjectedHeads(channels, rng, width=WIDTH, hidden=HIDDEN, mask_channel=True).to(device)
+        initialise(self._critics.heads, rng)
+        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
+        learning = [weight for weight in self._critics.parameters() if weight.requires_grad]
+        self._critic_optimizer = torch.optim.Adam(learning, lr=_CRITIC_RATE, betas=_CRITIC_BETAS)
+        # By their names: a photo that shows both classes is held out of both.
+        out, apart = held_out(shown.photos), held_out(real.photos)
+        self.learnt, self.real_learnt = np.flatnonzero(~out), np.flatnonzero(~apart)
+        self.held_out, self.real_held_out = np.flatnonzero(out), np.flatnonzero(apart)
+        for name, learnt, rest in (
+            ("the source", self.learnt, self.held_out), ("the target", self.real_learnt, self.real_held_out),
+        ):  # fmt: skip
+            if len(learnt) < settings.batch or len(rest) < 2:
+                raise DataError(
+                    f"{len(learnt)} windows of {name} can be learnt from, of which a step takes {settings.batch}; "
+                    f"{len(rest)} are held out, 2 at least must be: more photos, or more --views"
+                )
+        self.precision: Choice = choose_precision("auto", self._trial, device)
+
+    def _trial(self, precision: str) -> None:
+        # Without the discriminators: a trial must leave no trace, and they keep vectors.
+        batch = self._draw(0)
+        with self._autocast(precision):
+            raw, matte = translated(self._network, batch)
+            features = self._backbone(raw * matte)
+        (raw.sum() + torch.stack([level.float().sum() for level in features]).sum()).backward()  # type: ignore[no-untyped-call]
+        self._optimizer.zero_grad()
+
+    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
+        """Until the end; the caller may stop at any time. After `every` steps :meth:`measure`, and `save`.
+
+        Raises TrainingError where a loss is not finite.
+        """
+        settings = self.settings
+        alone = min(settings.alone, settings.steps // 2)
+        while self.step < settings.steps:
+            done = self.step / settings.steps
+            rate = settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS)
+            for group in self._optimizer.param_groups:
+                group["lr"] = max(rate, 0.0)
+            record = self._advance(learning=rate > 0)
+            self.step += 1
+            due = self.step % every == 0 or self.step == settings.steps
+            measured = self.measure() if due else None
+            if due:
+                save()
+            yield Taught(self.step, record, measured)
+
+    def _advance(self, *, learning: bool) -> dict[str, float]:
+        """learning: whether the generator takes a step as well."""
+        rng = np.random.default_rng(derive(self.settings.seed, "outlines", self.step))
+        batch, real = self._draw(self.step), self._real_of(self._chosen_real())
+        parts: dict[str, Tensor] = {}
+        self._optimizer.zero_grad()
+        with frozen(self._critics), torch.set_grad_enabled(learning):
+            with self._autocast():
+                raw, matte = translated(self._network, batch)
+            with self._autocast(), torch.no_grad():
+                _, before = translated(self._before, batch)
+            mine, theirs = self._cut_out(matte.detach(), real.masks, rng)
+            fooled = losses.hinge_generator(self._judge(raw, mine, "made"), self._everyone)
+            parts["matte"] = _MATTE * (matte - before).abs().mean()
+            # Outside the outline, where nobody sees it and another view's animal may reach, the coat goes on.
+            outside = raw - continued(raw.detach(), matte.detach())
+            parts["beyond"] = ((1 - matte.detach()) * outside.abs()).mean()
+            parts["adversarial"] = fooled / len(LEVELS)
+            loss = torch.stack(list(parts.values())).sum()
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
+        if learning:
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
+            self._optimizer.step()
+            update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
+        self._critic_optimizer.zero_grad()
+        judged = losses.hinge_real(self._judge(real.image, theirs, "real"), self._everyone)
+        judged = judged + losses.hinge_fake(self._judge(raw.detach(), mine, "judged"), self._everyone)
+        judged.backward()  # type: ignore[no-untyped-call]
+        self._critic_optimizer.step()
+        return {**{name: value.item() for name, value in parts.items()}, "critics": judged.item()}
+
+    @torch.inference_mode()
+    def measure(self) -> float:
+        """How far made coats are from real ones (:func:`coat_distance`), by the average, on photos that nothing is
+        learnt from: 0 where the two cannot be told apart, and never quite, with so few."""
+        made, real = [], []
+        for number in spread(self.held_out, _MOST_HELD_OUT):
+            raw, matte = translated(self.average, self._shown_of([number]))
+            made.append(self._coat(raw, matte))
+        for number in spread(self.real_held_out, _MOST_HELD_OUT):
+            window = self._real_of([number])
+            real.append(self._coat(window.image, window.masks))
+        return coat_distance(torch.stack(made), torch.stack(real))
+
+    @torch.inference_mode()
+    def picture(self) -> Pixels:
+        """What becomes, by the average, of windows of photos that nothing is learnt from. uint8 (H, W, 3)."""
+        images = []
+        for number in spread(self.held_out, _SHOWN):
+            batch = self._shown_of([number])
+            raw, matte = translated(self.average, batch)
+            soft = soften(matte, self._compositing.soften)
+            images.append((soft * raw + (1 - soft) * batch.behind)[0])
+        return tiled(images)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return {"step": self.step, "precision": self.precision.precision, **parts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.step = state["step"]
+        # A busy moment must not change the result.
+        self.precision = Choice(state["precision"], "as before")
+
+    def save(self, folder: Path) -> None:
+        """A checkpoint, whole or not at all. Raises OutputError."""
+        checkpoint.save(folder, self.step, self.state(), keep=1)
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "network": self._network, "average": self.average, "critics": self._critics,
+            "optimizer": self._optimizer, "critic_optimizer": self._critic_optimizer,
+        }  # fmt: skip
+
+    @property
+    def _everyone(self) -> Tensor:
+        return torch.ones(self.settings.batch, dtype=torch.bool, device=self._device)
+
+    def _autocast(self, precision: str | None = None) -> torch.autocast:
+        wanted = self.precision.precision if precision is None else precision
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted == "bfloat16")
+
+    def _draw(self, step: int) -> Batch:
+        """What is translated in a step; its colours are a little changed."""
+        rng = np.random.default_rng(derive(self.settings.seed, "shown", step))
+        batch = self._shown_of(rng.choice(self.learnt, self.settings.batch, replace=False))
+        return batch.tinted(rng, _FLAT)
+
+    def _chosen_real(self) -> NDArray[np.intp]:
+        rng = np.random.default_rng(derive(self.settings.seed, "real", self.step))
+        return np.asarray(rng.choice(self.real_learnt, self.settings.batch, replace=False))
+
+    def _shown_of(self, chosen: list[int] | NDArray[np.intp]) -> Batch:
+        return Batch.of(self._shown, chosen, self._device)
+
+    def _real_of(self, chosen: list[int] | NDArray[np.intp]) -> Batch:
+        return Batch.of(self._real, chosen, self._device)
+
+    def _cut_out(self, made: Tensor, real: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """By which outlines, (B, 1, S, S) in [0, 1], made and real instances are cut out, from their own."""
+        made, real = (soften(each, self._compositing.soften) for each in (made, real))
+        both = made * real
+        share = both.sum(dim=(1, 2, 3)) / made.sum(dim=(1, 2, 3)).clamp(min=1)
+        drawn = torch.from_numpy(rng.random(len(made)) < _COMMON).to(made.device)
+        common = (drawn & (share > _SHARE))[:, None, None, None]
+        return torch.where(common, both, made), torch.where(common, both, real)
+
+    def _judge(self, image: Tensor, outline: Tensor, purpose: str) -> list[Tensor]:
+        """Logits of instances on grey, (B, 1, h, w) of each scale."""
+        rng = torch.Generator().manual_seed(derive(self.settings.seed, purpose, self.step))
+        draw = Augmentation.sample(len(image), rng)
+        with self._autocast():
+            return self._critics(self._backbone(draw.image(image * outline)), draw.masks(outline))  # type: ignore[no-any-return]
+
+    def _coat(self, image: Tensor, matte: Tensor) -> Tensor:
+        """The mean of each feature inside the one instance, (C,) of all scales."""
+        inside = (matte >= 0.5).float()
+        means = []
+        for level in self._backbone(image * inside):
+            weights = F.interpolate(inside, size=level.shape[-2:], mode="area")
+            means.append((level.float() * weights).sum(dim=(0, 2, 3)) / weights.sum().clamp(min=1e-6))
+        return torch.cat(means)
+
+
+def coat_distance(made: Tensor, real: Tensor) -> float:
+    """Of features (N, C) and (M, C), N and M at least 2: the Fréchet distance of normal distributions without
+    correlations, as a mean over the features, each in units of its variance among the real ones."""
+    spread_made, spread_real = made.std(dim=0), real.std(dim=0)
+    apart = (made.mean(dim=0) - real.mean(dim=0)).square() + (spread_made - spread_real).square()
+    return float((apart / spread_real.square().clamp(min=1e-6)).mean())

@@ -1,0 +1,33 @@
+"""Pictures of what a run makes of some of its windows, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instapipe.structures import Pixels
+
+_ACROSS, _SIDE = 8, 192
+
+
+def spread(numbers: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Some of `numbers`, from the first to the last."""
+    places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
+    return np.asarray(numbers[places])
+
+
+def tiled(images: Sequence[Tensor]) -> Pixels:
+    """Eight in a row, (3, S, S) each in [-1, 1]: uint8 (H, W, 3)."""
+    tiles = [_tile(image) for image in images]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _ACROSS)
+    return np.vstack([np.hstack(tiles[k : k + _ACROSS]) for k in range(0, len(tiles), _ACROSS)])
+
+
+def _tile(image: Tensor) -> Pixels:
+    pixels = np.rint((image.permute(1, 2, 0).cpu().numpy() + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    return cast(Pixels, cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC))
