@@ -19,7 +19,7 @@ from instapipe.errors import DataError
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import grooming
-from instapipe.training.grooming import Groomer, Grooming, coat_distance
+from instapipe.training.grooming import Groomer, Grooming, coat_distance, on_a_colour
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.precision import Choice
 
@@ -42,7 +42,8 @@ def bars(count: int, seed: int, *, tall: bool, colour: tuple[int, int, int]) -> 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Discriminators for pictures of 32 px."""
+    """Discriminators for pictures of 32 px, and for few steps."""
+    monkeypatch.setattr(grooming, "_CRITIC_RATE", 1e-3)
     monkeypatch.setattr(grooming, "WIDTH", 8)
     monkeypatch.setattr(grooming, "HIDDEN", 16)
     monkeypatch.setattr(grooming, "choose_precision", lambda *_: Choice("float32", "as asked"))
@@ -112,6 +113,16 @@ def test_what_is_cut_out_by_the_common_outline_has_one_silhouette(monkeypatch: p
     assert mine[0].sum() == pytest.approx(16 * 16, rel=0.1)
     assert mine[1:].sum() == pytest.approx(2 * 16 * 24, rel=0.1), "too little in common: as they are"
     assert theirs[1].sum() == pytest.approx(10 * 16, rel=0.1)
+
+
+def test_no_colour_hides_an_instance() -> None:
+    grey, outline = torch.zeros(64, 3, 8, 8), torch.zeros(64, 1, 8, 8)
+    outline[:, :, 2:6, 2:6] = 1
+    shown = on_a_colour(grey, outline, torch.Generator().manual_seed(0))
+    assert (shown[:, :, 3, 3] == 0).all()
+    behind = shown[:, :, 0, 0]
+    assert (behind.abs().max(dim=1).values > 0.1).all()
+    assert (behind.std(dim=0) > 0.4).all()
 
 
 def test_the_distance_of_coats_is_in_units_of_what_real_ones_vary_by() -> None:

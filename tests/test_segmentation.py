@@ -19,7 +19,7 @@ from instapipe.errors import UnknownClass, WeightsError
 from instapipe.imaging import read_photo
 from instapipe.networks.cards import bundled, digest
 from instapipe.segmentation import load_segmenter, registry
-from instapipe.segmentation.compact import compact_maskrcnn, shared, without_parts
+from instapipe.segmentation.compact import compact_maskrcnn, taken, without_parts
 from instapipe.segmentation.rcnn import paste
 from instapipe.segmentation.settings import CompactSettings
 from instapipe.structures import Instances, Mask, Photo
@@ -132,20 +132,30 @@ def test_unknown_names_list_the_known_ones() -> None:
         registry.default_for("unicorn")
 
 
-def test_half_an_animal_beside_the_whole_one_is_dropped() -> None:
-    def rectangle(x0: int, y0: int, x1: int, y1: int) -> Mask:
-        dense = np.zeros((40, 60), dtype=np.bool_)
-        dense[y0:y1, x0:x1] = True
-        return Mask.from_dense(dense)
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> Mask:
+    dense = np.zeros((40, 60), dtype=np.bool_)
+    dense[y0:y1, x0:x1] = True
+    return Mask.from_dense(dense)
 
+
+def test_half_an_animal_beside_the_whole_one_is_dropped() -> None:
     whole, half, neighbour = rectangle(5, 5, 25, 25), rectangle(5, 5, 15, 25), rectangle(22, 5, 42, 25)
     masks = (whole, half, neighbour, half, rectangle(50, 0, 60, 5))
     labels = ("sheep", "sheep", "sheep", "cow", "sheep")
     found = without_parts(Instances((40, 60), masks, labels, (0.9, 0.8, 0.7, 0.6, 0.5)))
     assert found.scores == (0.9, 0.7, 0.6, 0.5)
     assert found.numbers == (0, 1, 2, 3)
-    assert shared(whole, neighbour) == 3 * 20
-    assert shared(half, masks[4]) == 0
+    assert taken(whole, [neighbour]) == taken(neighbour, [whole]) == 3 * 20
+    assert taken(half, [masks[4]]) == 0
+
+
+def test_the_halves_of_two_animals_are_no_third_one() -> None:
+    one, two, between = rectangle(5, 5, 25, 25), rectangle(25, 5, 45, 25), rectangle(17, 5, 33, 25)
+    found = without_parts(Instances((40, 60), (one, two, between), ("sheep",) * 3, (0.9, 0.8, 0.7)))
+    assert found.scores == (0.9, 0.8)
+    assert taken(between, [one, two]) == between.area
+    found = without_parts(Instances((40, 60), (between, one, two), ("sheep",) * 3, (0.9, 0.8, 0.7)))
+    assert found.scores == (0.9, 0.8, 0.7), "of each of them less than half"
 
 
 coordinate = st.floats(-20, 60, allow_nan=False)

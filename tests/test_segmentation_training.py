@@ -138,6 +138,32 @@ def test_a_run_starts_from_weights(world: Path, capsys: pytest.CaptureFixture[st
 
 
 @needs_weights
+def test_a_share_of_the_weights_that_a_run_started_from_is_kept(world: Path) -> None:
+    assert train(world, world / "first") == 0
+    weights = str(world / "first" / "weights")
+    content = json.loads((world / "coco.json").read_text())
+    content["categories"][1]["name"] = "rectangle"
+    (world / "other.json").write_text(json.dumps(content))
+    theirs = load_network(*find_card(weights, "segmenter")).state_dict()
+    settings = SegmenterTraining(**_yaml()).model_copy(update={"keep": 0.25})
+    for name in ("coco", "other"):
+        data = CocoSet(world / f"{name}.json", world)
+        run = start(settings, data, world / name, 1, resume=False, initial=weights)
+        run.fit(lambda step, record: None)
+        if name == "coco":
+            run = start(settings, data, world / name, 1, resume=True, initial=weights)  # as --resume exports anew
+        reached, exported = run.average.state_dict(), run.weights()
+        key = "roi_heads.mask_predictor.logits.weight"
+        assert not torch.equal(reached[key], theirs[key])
+        assert torch.allclose(exported[key], 0.75 * reached[key] + 0.25 * theirs[key])
+        key = "roi_heads.box_predictor.cls_score.weight"
+        kept = 0.75 * reached[key] + 0.25 * theirs[key] if name == "coco" else reached[key]
+        assert torch.allclose(exported[key], kept), "of other classes nothing is known"
+    with pytest.raises(UsageError, match=r"keep: 0.25 .* add --from"):
+        start(settings, data, world / "none", 1, resume=False)
+
+
+@needs_weights
 def test_another_seed_gives_other_weights_and_globals_stay_untouched(world: Path) -> None:
     data, settings = CocoSet(world / "coco.json", world), SegmenterTraining(**_yaml())
     before = torch.get_rng_state()

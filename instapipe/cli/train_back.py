@@ -123,7 +123,11 @@ def command(
         bars.update(bar, description=f"cutting windows of {card.target}", total=None)
         # Seen from the front giraffes are narrow, and they are translated all the same.
         cutting = cutting_for(card, way, max_company=1.0, narrowest=0.0)
-        others = views_of(windows_of(targets, cutting), cutting, card.compositing, seed, views)
+
+        def cut(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        others = views_of(windows_of(targets, cutting), cutting, card.compositing, seed, views, cut)
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
         generator = load_generator(card, folder, way)
         settings = Returning(

@@ -83,9 +83,17 @@ def command(
     }  # fmt: skip
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bars, Interruption() as interruption:
-        bar = bars.add_task(f"cutting windows of {named} and {card.target}", total=None)
-        shown = views_of(windows_of(sources, there), there, card.compositing, seed, views)
-        real = views_of(windows_of(targets, back), back, card.compositing, seed, views)
+        bar = bars.add_task("cutting windows", total=None)
+
+        def cut(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+            if interruption.wanted:
+                raise typer.Exit(130)
+
+        bars.update(bar, description=f"cutting windows of {named}")
+        shown = views_of(windows_of(sources, there), there, card.compositing, seed, views, cut)
+        bars.update(bar, description=f"cutting windows of {card.target}")
+        real = views_of(windows_of(targets, back), back, card.compositing, seed, views, cut)
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
         settings = Grooming(steps=steps, batch=batch, rate=rate, seed=seed)
         generator = load_generator(card, folder, way)

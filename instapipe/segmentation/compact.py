@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ from instapipe.structures import Instances, Mask, Photo
 ANCHORS = tuple((side, int(side * 2**0.5)) for side in (32, 64, 128, 256))
 """Sides of the anchors at strides 8, 16, 32 and 64, pixels of the resized photo."""
 
-PART = 0.8
-"""Of two masks of one class, of which one holds more than this share of the other, the better stays."""
+HOLDS, PART = 0.8, 0.5
+"""One that holds more than such a share of a better one of its class, or of which more than such a part is theirs
+together, is dropped."""
 
 
 class Pyramid(nn.Module):
@@ -187,29 +189,32 @@ class CompactSegmenter:
 
 
 def without_parts(instances: Instances) -> Instances:
-    """Best first: those of which a better one of the same class does not hold more than :data:`PART` already.
+    """Best first, without those that are parts of better ones of their class, or hold one (:data:`HOLDS`).
 
-    Half an animal beside the whole one: their boxes overlap too little for the network's own suppression. Neighbours in
-    a crowd do not hold one another's pixels.
+    Half an animal beside the whole one, or the halves of two as a third: their boxes overlap too little for the
+    network's own suppression. Neighbours in a crowd hardly hold one another's pixels.
     """
     kept: list[int] = []
     for i, mask in enumerate(instances.masks):
-        rivals = (instances.masks[j] for j in kept if instances.labels[j] == instances.labels[i])
-        if all(shared(mask, rival) <= PART * min(mask.area, rival.area) for rival in rivals):
+        better = [instances.masks[j] for j in kept if instances.labels[j] == instances.labels[i]]
+        held = any(taken(other, [mask]) > HOLDS * other.area for other in better)
+        if not held and taken(mask, better) <= PART * mask.area:
             kept.append(i)
     chosen = instances.select(kept)
     return Instances(chosen.size, chosen.masks, chosen.labels, chosen.scores)
 
 
-def shared(one: Mask, other: Mask) -> int:
-    """Pixels that both have; of large photos by every k-th row and column."""
-    x0, y0 = max(one.box[0], other.box[0]), max(one.box[1], other.box[1])
-    x1, y1 = min(one.box[2], other.box[2]), min(one.box[3], other.box[3])
-    if x0 >= x1 or y0 >= y1:
-        return 0
-    step = max(1, max(one.size) // 1000)
-    parts = [
-        mask.crop[y0 - mask.box[1] : y1 - mask.box[1] : step, x0 - mask.box[0] : x1 - mask.box[0] : step]
-        for mask in (one, other)
-    ]
-    return int(np.count_nonzero(parts[0] & parts[1])) * step**2
+def taken(mask: Mask, others: Sequence[Mask]) -> int:
+    """Pixels of `mask` that any of `others` has; of large photos by every k-th row and column."""
+    step = max(1, max(mask.size) // 1000)
+    x0, y0, x1, y1 = mask.box
+    theirs = np.zeros_like(mask.crop)
+    for other in others:
+        left, top = max(x0, other.box[0]), max(y0, other.box[1])
+        right, bottom = min(x1, other.box[2]), min(y1, other.box[3])
+        if left < right and top < bottom:
+            x, y = other.box[:2]
+            theirs[top - y0 : bottom - y0, left - x0 : right - x0] |= other.crop[
+                top - y : bottom - y, left - x : right - x
+            ]
+    return int(np.count_nonzero(mask.crop[::step, ::step] & theirs[::step, ::step])) * step**2

@@ -26,7 +26,7 @@ BUILT_IN: Mapping[str, str] = {
     "detectron2": "instapipe.segmentation.detectron2",
 }
 
-COMPACT_VERSION = 1
+COMPACT_VERSION = 2
 """Of what the compact adapter computes from given weights: part of the fingerprint."""
 
 Description = tuple[tuple[str, ...], dict[str, Any]]

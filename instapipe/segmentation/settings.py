@@ -66,5 +66,8 @@ class SegmenterTraining(Strict):
     warmup: int = Field(100, ge=0, description="steps of linear warm-up; a cosine to zero follows")
     clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.998, ge=0, lt=1, description="averaging of the weights that are kept")
+    keep: float = Field(
+        0.0, ge=0, lt=1, description="share of the weights that a run started from in those that it exports"
+    )
     checkpoint_every: int = Field(250, ge=1)
     card: CardTexts = CardTexts()

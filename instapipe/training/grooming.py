@@ -2,7 +2,7 @@
 
 Outlines are good or bad as a whole, and tries, graders and lessons (:mod:`instapipe.training.teaching`) have made them
 what they are; coats have only been compared with the generator's own since. Here the generator keeps its mattes, and
-discriminators compare what it makes, cut out on grey, with real instances. Half of them are cut out by what the
+discriminators compare what it makes, cut out, with real instances. Half of them are cut out by what the
 outlines of both have in common: by the silhouette alone they could be told apart, and nobody would look at the coat.
 """
 
@@ -256,11 +256,12 @@ class Groomer:
         return torch.where(common, both, made), torch.where(common, both, real)
 
     def _judge(self, image: Tensor, outline: Tensor, purpose: str) -> list[Tensor]:
-        """Logits of instances on grey, (B, 1, h, w) of each scale."""
+        """Logits of instances that are cut out, (B, 1, h, w) of each scale."""
         rng = torch.Generator().manual_seed(derive(self.settings.seed, purpose, self.step))
         draw = Augmentation.sample(len(image), rng)
+        outline = draw.masks(outline)
         with self._autocast():
-            return self._critics(self._backbone(draw.image(image * outline)), draw.masks(outline))  # type: ignore[no-any-return]
+            return self._critics(self._backbone(on_a_colour(draw.image(image), outline, rng)), outline)  # type: ignore[no-any-return]
 
     def _coat(self, image: Tensor, matte: Tensor) -> Tensor:
         """The mean of each feature inside the one instance, (C,) of all scales."""
@@ -270,6 +271,15 @@ class Groomer:
             weights = F.interpolate(inside, size=level.shape[-2:], mode="area")
             means.append((level.float() * weights).sum(dim=(0, 2, 3)) / weights.sum().clamp(min=1e-6))
         return torch.cat(means)
+
+
+def on_a_colour(image: Tensor, outline: Tensor, rng: torch.Generator) -> Tensor:
+    """Instances, each on a colour of its own: (B, 3, S, S) in [-1, 1].
+
+    On grey a generator soon painted the legs grey that it could not get right: nobody saw them any more.
+    """
+    colours = torch.rand(len(image), 3, 1, 1, generator=rng) * 2 - 1
+    return outline * image + (1 - outline) * colours.to(image.device)
 
 
 def coat_distance(made: Tensor, real: Tensor) -> float:

@@ -214,13 +214,22 @@ def pairs_of(
 
 
 def views_of(
-    samples: Sequence[Sample], cutting: Cutting, compositing: CompositingConfig, seed: int, views: int
+    samples: Sequence[Sample],
+    cutting: Cutting,
+    compositing: CompositingConfig,
+    seed: int,
+    views: int,
+    done: Callable[[int, int], None] = lambda _, __: None,
 ) -> Windows:
-    """So many random views of each of `samples`. Raises DataError where none shows an instance."""
+    """So many random views of each of `samples`; `done`: how many are cut, of how many.
+
+    Raises DataError where none shows an instance.
+    """
     rows: list[tuple[Pixels, BoolMask, Pixels, str]] = []
     for view in range(views):
         for number, sample in enumerate(samples):
             shown, masks = view_of(sample, cutting, torch.Generator().manual_seed(derive(seed, "view", view, number)))
+            done(view * len(samples) + number + 1, views * len(samples))
             if masks[0].mean() >= SMALLEST:
                 pixels = _whole(shown)
                 rows.append((pixels, masks[0], _behind(pixels, masks[0], compositing), sample.photo))

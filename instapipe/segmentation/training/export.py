@@ -24,7 +24,7 @@ from instapipe.segmentation.training.loop import Run
 def export(
     run: Run, target: Path, held_out: CocoSet | None, recipe: str, progress: Callable[[int], None] = lambda done: None
 ) -> SegmenterCard:
-    """Write the averaged weights of `run` to the new folder `target`, whole or not at all; the card that it got.
+    """Write the weights of `run` to the new folder `target`, whole or not at all; the card that it got.
 
     held_out: what to measure them on: as they are in the file, halved. Raises OutputError where `target` exists, for
     weights are not overwritten under one name.
@@ -56,7 +56,7 @@ def write(run: Run, folder: Path, name: str, recipe: str) -> SegmenterCard:
     """Weights and card, into `folder`."""
     halves = {
         key: value.detach().cpu().to(torch.float16 if value.is_floating_point() else value.dtype).contiguous()
-        for key, value in run.average.state_dict().items()
+        for key, value in run.weights().items()
     }
     data = save(halves)
     file = f"{name}.safetensors"
@@ -68,7 +68,7 @@ def write(run: Run, folder: Path, name: str, recipe: str) -> SegmenterCard:
         sha256=hashlib.sha256(data).hexdigest(),
         dtype="float16",
         data=" ".join([describe_data(run.data), run.settings.card.data]).strip(),
-        provenance=" ".join([run.settings.card.provenance, describe_start(run.initial)]).strip(),
+        provenance=" ".join([run.settings.card.provenance, describe_start(run.initial, run.settings.keep)]).strip(),
         limits=run.settings.card.limits,
         licence=run.settings.card.licence,
         recipe=recipe,
@@ -96,9 +96,12 @@ def describe_data(data: CocoSet) -> str:
     return f"{len(data):,} photos, {len(labels):,} instances ({counts}){made}."
 
 
-def describe_start(initial: SegmenterCard | None) -> str:
+def describe_start(initial: SegmenterCard | None, keep: float) -> str:
     """One sentence, where a run started from weights."""
-    return "" if initial is None else f"Started from {initial.name} ({initial.steps} steps)."
+    if initial is None:
+        return ""
+    kept = f", of which {keep:g} are kept (keep)" if keep else ""
+    return f"Started from {initial.name} ({initial.steps} steps){kept}."
 
 
 def hardware(device: torch.device) -> str:
