@@ -19,7 +19,7 @@ from instapipe.errors import DataError
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import grooming
-from instapipe.training.grooming import Groomer, Grooming, coat_distance, on_a_colour
+from instapipe.training.grooming import Groomer, Grooming, coat_distance, common, on_a_colour, thinned
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.precision import Choice
 
@@ -87,6 +87,8 @@ def test_coats_learn_to_be_taken_for_real_and_outlines_stay() -> None:
     assert np.abs(new_raw - raw).mean() > 0.3
     assert np.abs(new_matte - matte).mean() < 0.05
     assert told[-1].held_out == run.measure()
+    before, reached, mixed = (net.state_dict() for net in (generator(), run.average, run.outcome()))
+    assert all(torch.allclose(mixed[name], (before[name] + reached[name]) / 2) for name in mixed), "half of each"
     assert {"matte", "beyond", "adversarial", "critics"} == told[0].losses.keys()
     picture = run.picture()
     assert picture.dtype == np.uint8
@@ -103,16 +105,28 @@ def test_at_first_the_discriminators_learn_alone() -> None:
 
 def test_what_is_cut_out_by_the_common_outline_has_one_silhouette(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grooming, "_COMMON", 1.0)
-    run = groomer(Grooming(batch=3))
     one, two = torch.zeros(2, 3, 1, SIDE, SIDE)
     one[:, :, 4:20, 4:28] = 1
     two[0, :, 4:28, 4:20] = 1  # two thirds of the other
     two[1, :, 18:28, 4:20] = 1  # hardly any
-    mine, theirs = run._cut_out(one, two, np.random.default_rng(0))
+    mine, theirs = common(one, two, np.random.default_rng(0))
     assert torch.equal(mine[0], theirs[0])
-    assert mine[0].sum() == pytest.approx(16 * 16, rel=0.1)
-    assert mine[1:].sum() == pytest.approx(2 * 16 * 24, rel=0.1), "too little in common: as they are"
-    assert theirs[1].sum() == pytest.approx(10 * 16, rel=0.1)
+    assert mine[0].sum() == 16 * 16
+    assert torch.equal(mine[1:], one[1:]), "too little in common: as they are"
+    assert torch.equal(theirs[1:], two[1:])
+    monkeypatch.setattr(grooming, "_COMMON", 0.0)
+    mine, theirs = common(one, two, np.random.default_rng(0))
+    assert torch.equal(mine, one)
+    assert torch.equal(theirs, two)
+
+
+def test_outlines_are_thinned_by_a_pixel() -> None:
+    outline = torch.zeros(1, 1, 12, 12)
+    outline[:, :, 2:9, 3:8] = 0.8
+    thin = thinned(outline)
+    assert thin.sum() == pytest.approx(5 * 3 * 0.8)
+    assert (thin[:, :, 3:8, 4:7] == 0.8).all()
+    assert (thinned(torch.ones(1, 1, 6, 6)) == 1).all(), "not at the border of the window"
 
 
 def test_no_colour_hides_an_instance() -> None:

@@ -34,6 +34,9 @@ def command(
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 800,
     batch: Annotated[int, typer.Option(min=1, help="Instances a step, and as many real ones.")] = 6,
     rate: Annotated[float, typer.Option(min=0, help="The learning rate; it falls to 0 at the end.")] = 2e-4,
+    keep: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the weights as they were in those that come out.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
@@ -79,7 +82,7 @@ def command(
     given = {
         "weights": card.directions[way].sha256, "source_data": str(source_data), "source_masks": str(source_masks),
         "target_data": str(target_data), "target_masks": str(target_masks), "classes": classes, "views": views,
-        "steps": steps, "batch": batch, "rate": rate, "seed": seed,
+        "steps": steps, "batch": batch, "rate": rate, "keep": keep, "seed": seed,
     }  # fmt: skip
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bars, Interruption() as interruption:
@@ -95,36 +98,37 @@ def command(
         bars.update(bar, description=f"cutting windows of {card.target}")
         real = views_of(windows_of(targets, back), back, card.compositing, seed, views, cut)
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
-        settings = Grooming(steps=steps, batch=batch, rate=rate, seed=seed)
+        settings = Grooming(steps=steps, batch=batch, rate=rate, keep=keep, seed=seed)
         generator = load_generator(card, folder, way)
         groomer = Groomer(generator, shown, real, backbone, card.compositing, settings, torch.device(device))
         # Only now: what there is too little for can be asked for once more with other options.
         resumed = school.claim(output, given)
         samples = output / "samples"
 
-        def keep() -> None:
+        def save() -> None:
             path = samples / f"step-{groomer.step:05d}.png"
             write_atomically(path, encode_image(groomer.picture(), ".png"))
             groomer.save(output / school.CHECKPOINTS)
 
         before, reached = go_on(groomer, output, resumed)
         if not groomer.step:
-            keep()
+            save()
         console.print(
             f"{len(groomer.learnt)} windows of {named} and {len(groomer.real_learnt)} of {card.target} are "
             f"learnt from; distance of coats on photos held out: {before:.2f}; {groomer.precision.precision}: "
             f"{groomer.precision.reason}",
             soft_wrap=True,
         )
-        last = learn(groomer, output, steps, _EVERY, keep, "distance of coats", console, bars, bar, interruption)
+        last = learn(groomer, output, steps, _EVERY, save, "distance of coats", console, bars, bar, interruption)
         reached = reached if last is None else last
         facts = {
             "provenance": f"{card.provenance} Coats learnt from real instances, outlines kept: {steps} steps of "
             f"{batch} of {len(groomer.learnt)} windows of {named} against {len(groomer.real_learnt)} of "
-            f"{card.target}; distance of coats on photos held out {before:.2f} before, {reached:.2f} after.",
+            f"{card.target}, {keep:g} of the weights as before; distance of coats on photos held out {before:.2f} "
+            f"before, {reached:.2f} after.",
             "recipe": shlex.join(["instapipe", *sys.argv[1:]]),
             "quality": {},
         }
-        learnt = dict(groomer.average.state_dict())
+        learnt = dict(groomer.outcome().state_dict())
         with_direction(card.model_copy(update=facts), folder, way, learnt, export)
     console.print(f"{export}: instapipe evaluate says what it can do", soft_wrap=True)

@@ -38,8 +38,8 @@ from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
-_MATTE = 8.0
-"""Weight of the mattes' distance from what they were."""
+_MATTE, _BEYOND = 8.0, 2.0
+"""Weights of the mattes' distance from what they were, and of what lies outside of them."""
 _COMMON, _SHARE = 0.5, 0.35
 """So many instances are cut out by the outline that they share with a real one, if it is such a part of theirs."""
 _FLAT = 0.08
@@ -56,13 +56,15 @@ class Grooming:
     """steps of `batch` instances and as many real ones.
 
     rate: of the generator.  alone: steps at first, half of all at most, in which the discriminators alone learn: as
-    long as they know nothing they can only do harm.
+    long as they know nothing they can only do harm.  keep: share of the weights that the run starts from in what comes
+    out: between the two ends lie coats without the excesses of the new ones.
     """
 
     steps: int = 800
     batch: int = 6
     rate: float = 2e-4
     alone: int = 40
+    keep: float = 0.5
     seed: int = 0
 
 
@@ -152,12 +154,12 @@ class Groomer:
                 raw, matte = translated(self._network, batch)
             with self._autocast(), torch.no_grad():
                 _, before = translated(self._before, batch)
-            mine, theirs = self._cut_out(matte.detach(), real.masks, rng)
+            inner = thinned(matte.detach())
+            mine, theirs = common(inner, thinned(real.masks), rng)
             fooled = losses.hinge_generator(self._judge(raw, mine, "made"), self._everyone)
             parts["matte"] = _MATTE * (matte - before).abs().mean()
-            # Outside the outline, where nobody sees it and another view's animal may reach, the coat goes on.
-            outside = raw - continued(raw.detach(), matte.detach())
-            parts["beyond"] = ((1 - matte.detach()) * outside.abs()).mean()
+            # At the rim, which is not judged, and outside, where another view's animal may reach, the coat goes on.
+            parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
             parts["adversarial"] = fooled / len(LEVELS)
             loss = torch.stack(list(parts.values())).sum()
         if not bool(torch.isfinite(loss)):
@@ -174,13 +176,22 @@ class Groomer:
         self._critic_optimizer.step()
         return {**{name: value.item() for name, value in parts.items()}, "critics": judged.item()}
 
+    @torch.no_grad()
+    def outcome(self) -> SetGenerator:
+        """What comes out: the average, and `keep` of what the run started from."""
+        mixed = copy.deepcopy(self.average)
+        for ours, before in zip(mixed.state_dict().values(), self._before.state_dict().values(), strict=True):
+            if ours.is_floating_point():
+                ours.lerp_(before, self.settings.keep)
+        return mixed
+
     @torch.inference_mode()
     def measure(self) -> float:
-        """How far made coats are from real ones (:func:`coat_distance`), by the average, on photos that nothing is
+        """How far coats by the :meth:`outcome` are from real ones (:func:`coat_distance`) on photos that nothing is
         learnt from: 0 where the two cannot be told apart, and never quite, with so few."""
-        made, real = [], []
+        made, real, network = [], [], self.outcome()
         for number in spread(self.held_out, _MOST_HELD_OUT):
-            raw, matte = translated(self.average, self._shown_of([number]))
+            raw, matte = translated(network, self._shown_of([number]))
             made.append(self._coat(raw, matte))
         for number in spread(self.real_held_out, _MOST_HELD_OUT):
             window = self._real_of([number])
@@ -189,11 +200,11 @@ class Groomer:
 
     @torch.inference_mode()
     def picture(self) -> Pixels:
-        """What becomes, by the average, of windows of photos that nothing is learnt from. uint8 (H, W, 3)."""
-        images = []
+        """What the :meth:`outcome` makes of windows of photos that nothing is learnt from. uint8 (H, W, 3)."""
+        images, network = [], self.outcome()
         for number in spread(self.held_out, _SHOWN):
             batch = self._shown_of([number])
-            raw, matte = translated(self.average, batch)
+            raw, matte = translated(network, batch)
             soft = soften(matte, self._compositing.soften)
             images.append((soft * raw + (1 - soft) * batch.behind)[0])
         return tiled(images)
@@ -246,15 +257,6 @@ class Groomer:
     def _real_of(self, chosen: list[int] | NDArray[np.intp]) -> Batch:
         return Batch.of(self._real, chosen, self._device)
 
-    def _cut_out(self, made: Tensor, real: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """By which outlines, (B, 1, S, S) in [0, 1], made and real instances are cut out, from their own."""
-        made, real = (soften(each, self._compositing.soften) for each in (made, real))
-        both = made * real
-        share = both.sum(dim=(1, 2, 3)) / made.sum(dim=(1, 2, 3)).clamp(min=1)
-        drawn = torch.from_numpy(rng.random(len(made)) < _COMMON).to(made.device)
-        common = (drawn & (share > _SHARE))[:, None, None, None]
-        return torch.where(common, both, made), torch.where(common, both, real)
-
     def _judge(self, image: Tensor, outline: Tensor, purpose: str) -> list[Tensor]:
         """Logits of instances that are cut out, (B, 1, h, w) of each scale."""
         rng = torch.Generator().manual_seed(derive(self.settings.seed, purpose, self.step))
@@ -265,12 +267,31 @@ class Groomer:
 
     def _coat(self, image: Tensor, matte: Tensor) -> Tensor:
         """The mean of each feature inside the one instance, (C,) of all scales."""
-        inside = (matte >= 0.5).float()
+        inside = thinned((matte >= 0.5).float())
         means = []
         for level in self._backbone(image * inside):
             weights = F.interpolate(inside, size=level.shape[-2:], mode="area")
             means.append((level.float() * weights).sum(dim=(0, 2, 3)) / weights.sum().clamp(min=1e-6))
         return torch.cat(means)
+
+
+def thinned(outline: Tensor) -> Tensor:
+    """A pixel narrower all round, (B, 1, S, S) in [0, 1].
+
+    Masks of real instances show some of their background at the border: of grass and sky a generator learnt yellow
+    hooves and a white seam along the back.
+    """
+    return -F.max_pool2d(-outline, 3, stride=1, padding=1)
+
+
+def common(made: Tensor, real: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """By which outlines, (B, 1, S, S) in [0, 1], made and real instances are cut out, from their own: some of both by
+    what the two have in common."""
+    both = made * real
+    share = both.sum(dim=(1, 2, 3)) / made.sum(dim=(1, 2, 3)).clamp(min=1)
+    drawn = torch.from_numpy(rng.random(len(made)) < _COMMON).to(made.device)
+    chosen = (drawn & (share > _SHARE))[:, None, None, None]
+    return torch.where(chosen, both, made), torch.where(chosen, both, real)
 
 
 def on_a_colour(image: Tensor, outline: Tensor, rng: torch.Generator) -> Tensor:
