@@ -49,7 +49,7 @@ def pack_command(
 
     console = Console()
     photos = read_photos(data, label, masks=masks)
-    shown = track(photos, "cutting windows", console=console, transient=True)
+    shown = track(photos, "cutting windows", console=Console(stderr=True), transient=True)
     done = pack(shown, label, output, Packing(size, margin, min_side, round(max_mb * 1e6)))
     left_out = ", ".join(f"{count} {reason}" for reason, count in done.left_out.items())
     console.print(
@@ -145,7 +145,8 @@ def noise_command(
         photos = read_photos(data, label, masks=masks)[:most]
         found = find_segmenter(segmenter, label, store)
         each = predictions(photos, label, found, store, resolve_device(device))
-        pairs += track(each, f"segmenting {label}", total=len(photos), console=console, transient=True)
+        bar = Console(stderr=True)
+        pairs += track(each, f"segmenting {label}", total=len(photos), console=bar, transient=True)
     noise = mask_errors(pairs, found.name)
     write_atomically(output, (noise.model_dump_json(indent=1) + "\n").encode())
     middle = len(noise.offset) // 2

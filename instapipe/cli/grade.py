@@ -53,7 +53,7 @@ def sheets_command(
     making = OutputsToGrade(card, folder, way, views=views, most=count, seed=seed)
     console = Console()
     photos = read_photos(data, label, masks=masks)
-    shown = track(making(photos), "translating", total=count, console=console, transient=True)
+    shown = track(making(photos), "translating", total=count, console=Console(stderr=True), transient=True)
     for path in write_to_grade(output, list(shown), seed):
         console.print(str(path), soft_wrap=True)
     console.print(f"write a grade behind each number in {output / ANSWERS}: 0 broken, 1 doubtful, 2 sound;")
