@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,13 @@ from instapipe.networks.blocks import frozen, initialise
 from instapipe.networks.generator import SetGenerator, soften
 from instapipe.networks.projected import FrozenBackbone, ProjectedHeads
 from instapipe.structures import Pixels
-from instapipe.training import checkpoint, losses
+from instapipe.training import losses
 from instapipe.training.adversary import HIDDEN, WIDTH
 from instapipe.training.augment import Augmentation
 from instapipe.training.ema import average_of, update_average
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.precision import Choice, choose_precision
+from instapipe.training.resumable import Resumable
 from instapipe.training.teaching import Taught, continued, held_out
 from instapipe.training.tiles import spread, tiled
 
@@ -68,7 +68,7 @@ class Grooming:
     seed: int = 0
 
 
-class Groomer:
+class Groomer(Resumable):
     """The state of a run: generator, average, discriminators, optimisers, the step reached."""
 
     def __init__(
@@ -208,23 +208,6 @@ class Groomer:
             soft = soften(matte, self._compositing.soften)
             images.append((soft * raw + (1 - soft) * batch.behind)[0])
         return tiled(images)
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        parts = {name: part.state_dict() for name, part in self._parts.items()}
-        return {"step": self.step, "precision": self.precision.precision, **parts}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self.step = state["step"]
-        # A busy moment must not change the result.
-        self.precision = Choice(state["precision"], "as before")
-
-    def save(self, folder: Path) -> None:
-        """A checkpoint, whole or not at all. Raises OutputError."""
-        checkpoint.save(folder, self.step, self.state(), keep=1)
 
     @property
     def _parts(self) -> dict[str, Any]:

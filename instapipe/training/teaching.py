@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,10 @@ from instapipe.errors import DataError, TrainingError
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader
 from instapipe.networks.projected import FrozenBackbone
-from instapipe.training import checkpoint
 from instapipe.training.ema import average_of, update_average
 from instapipe.training.lessons import Lessons, worth_of
 from instapipe.training.precision import Choice, choose_precision
+from instapipe.training.resumable import Resumable
 from instapipe.translation.native import without_slivers
 
 LEVELS = (0, 1, 2, 3)
@@ -64,7 +63,7 @@ class Taught:
     held_out: float | None
 
 
-class Teacher:
+class Teacher(Resumable):
     """The state of a run: generator, average, optimiser, the step reached. Raises DataError."""
 
     def __init__(
@@ -134,28 +133,9 @@ class Teacher:
                 grades.append(worth_of(self._grader, without_slivers(matte, self._lessons.masks[number])))
         return float(np.mean(grades))
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {
-            "step": self.step,
-            "precision": self.precision.precision,
-            "network": self._network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self._network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        # A busy moment must not change the result.
-        self.precision = Choice(state["precision"], "as before")
-
-    def save(self, folder: Path) -> None:
-        """A checkpoint, whole or not at all. Raises OutputError."""
-        checkpoint.save(folder, self.step, self.state(), keep=1)
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self._network, "average": self.average, "optimizer": self._optimizer}
 
     def _batch(self, chosen: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Image and mask that are shown, (B, 3, S, S) and (B, 1, S, S) in [-1, 1]; image in [-1, 1] and matte in
