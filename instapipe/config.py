@@ -70,18 +70,16 @@ class CompositingConfig(Strict):
     inpaint_radius: int = Field(3, ge=1, le=15, description="radius of training's inpainting, model pixels")
 
 
-class GraderFile(Strict):
-    """The file of what chooses among several tries (networks/grader.py)."""
+class AttachedFile(Strict):
+    """A file beside a card."""
 
     file: str
     sha256: str
 
 
-class DirectionFile(Strict):
+class DirectionFile(AttachedFile):
     """One generator's file."""
 
-    file: str
-    sha256: str
     dtype: Literal["float16", "float32"]
 
 
@@ -139,9 +137,17 @@ class TranslatorCard(Card):
         (), description="classes that it was never trained on, but measured to translate into the target"
     )
     directions: dict[Direction, DirectionFile]
-    grader: GraderFile | None = Field(
+    grader: AttachedFile | None = Field(
         None, description="what chooses, by outline, among several tries of `source_to_target`; none: nothing does"
     )
+    upscaler: AttachedFile | None = Field(
+        None, description="what gives detail to what `source_to_target` made where it is enlarged; none: nothing does"
+    )
+
+    @property
+    def files(self) -> list[AttachedFile]:
+        """All that lie beside the card."""
+        return [*self.directions.values(), *(each for each in (self.grader, self.upscaler) if each is not None)]
 
     def size_of(self, direction: Direction) -> tuple[int, int] | None:
         """(H, W) of the windows that a direction starts from; None: any."""

@@ -196,7 +196,10 @@ def _state(card: Any, folder: Path) -> str:
     from instapipe.networks.cards import digest
 
     size = 0
-    for file in card["directions"].values() if card["kind"] == "translator" else [card]:
+    files = [card]
+    if card["kind"] == "translator":
+        files = [*card["directions"].values(), *filter(None, (card.get("grader"), card.get("upscaler")))]
+    for file in files:
         path = folder / file["file"]
         if not path.is_file():
             return f"MISSING {file['file']}"

@@ -101,10 +101,10 @@ def attach_command(
     """Copy weights and give them a grader: of several tries of each instance the best outline stays."""
     from instapipe.networks.cards import find_card
     from instapipe.networks.grader import read_grader
-    from instapipe.networks.weights import check_gradable, with_grader
+    from instapipe.networks.weights import check_gradable, with_attached
 
     card, folder = find_card(weights, "translator")
     check_gradable(card)
     read_grader(grader)
-    with_grader(card, folder, grader, output)
+    with_attached(card, folder, "grader", grader, output)
     typer.echo(f"{output}: instapipe translate --weights {output}; --tries 1 leaves the grader out")

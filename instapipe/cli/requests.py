@@ -52,6 +52,9 @@ Tries = Annotated[
     int | None,
     typer.Option("--tries", help="Translations of each instance; the best outline stays.", metavar="N"),
 ]
+Upscale = Annotated[
+    bool | None, typer.Option("--upscale/--no-upscale", help="Give detail to what is enlarged (slower).")
+]
 MaxInstances = Annotated[int | None, typer.Option("--max-instances", help="At most this many a photo.", metavar="N")]
 Score = Annotated[float | None, typer.Option("--score", help="Lowest score of the segmenter.", metavar="T")]
 MinArea = Annotated[

@@ -44,6 +44,7 @@ def command(
     precision: ask.Precision = None,
     instances_per_step: ask.PerStep = None,
     tries: ask.Tries = None,
+    upscale: ask.Upscale = None,
     max_instances: ask.MaxInstances = None,
     score: ask.Score = None,
     min_area: ask.MinArea = None,
@@ -74,8 +75,8 @@ def command(
     settings = ask.settings_from(
         config, size=size, keep=keep, drop=drop, source=source, target=target, weights=weights, segmenter=segmenter,
         region=region, background=background, seam=seam, device=device, engine=engine, precision=precision,
-        instances_per_step=instances_per_step, tries=tries, max_instances=max_instances, score=score,
-        min_area=min_area, order=order, seed=seed,
+        instances_per_step=instances_per_step, tries=tries, upscale=upscale, max_instances=max_instances,
+        score=score, min_area=min_area, order=order, seed=seed,
     )  # fmt: skip
     make = ask.runner_maker(verify, judge)
     store = ask.open_store(cache)

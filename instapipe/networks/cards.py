@@ -10,7 +10,7 @@ from typing import Literal, overload
 
 from pydantic import TypeAdapter, ValidationError
 
-from instapipe.config import SegmenterCard, TranslatorCard, explain
+from instapipe.config import AttachedFile, SegmenterCard, TranslatorCard, explain
 from instapipe.errors import WeightsError
 from instapipe.resources import pulled_root, weights_root
 
@@ -25,6 +25,16 @@ def digest(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def attached(entry: AttachedFile, folder: Path) -> Path:
+    """The file that a card in `folder` names. Raises WeightsError where it is missing, or not what the card says."""
+    path = folder / entry.file
+    if not path.is_file():
+        raise WeightsError(f"no file {str(path)!r}, which {CARD} names")
+    if digest(path) != entry.sha256:
+        raise WeightsError(f"{str(path)!r} is damaged or not the one of the card (sha256 differs)")
+    return path
 
 
 def read_card(folder: Path) -> TranslatorCard | SegmenterCard | None:

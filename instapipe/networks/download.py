@@ -63,8 +63,7 @@ def pull(url: str, root: Path, report: Report = lambda name, done, total: None) 
 def files_of(card: TranslatorCard | SegmenterCard) -> list[tuple[str, str]]:
     """The files that a card names, with their sha256."""
     if isinstance(card, TranslatorCard):
-        files = [(entry.file, entry.sha256) for entry in card.directions.values()]
-        return files if card.grader is None else [*files, (card.grader.file, card.grader.sha256)]
+        return [(entry.file, entry.sha256) for entry in card.files]
     return [(card.file, card.sha256)]
 
 

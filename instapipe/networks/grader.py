@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from instapipe.config import GraderFile
+from instapipe.config import AttachedFile
 from instapipe.errors import WeightsError
 from instapipe.imaging import write_atomically
 from instapipe.imaging.facing import faces_left
 from instapipe.networks.backbone import Features, pretrained_features
-from instapipe.networks.cards import digest
+from instapipe.networks.cards import attached
 from instapipe.networks.projected import FrozenBackbone
 
 LEVELS = (2, 3)
@@ -209,14 +209,9 @@ class Grader(nn.Module):
         write_atomically(path, save(tensors, metadata=facts))
 
 
-def load_grader(entry: GraderFile, folder: Path, device: str = "cpu") -> Grader:
+def load_grader(entry: AttachedFile, folder: Path, device: str = "cpu") -> Grader:
     """The grader of a translator's card. Raises WeightsError where the file is missing, damaged, or another one."""
-    path = folder / entry.file
-    if not path.is_file():
-        raise WeightsError(f"no file {str(path)!r}: the card names it as its grader")
-    if digest(path) != entry.sha256:
-        raise WeightsError(f"{str(path)!r} is damaged or not the one of the card (sha256 differs)")
-    return read_grader(path).to(device)
+    return read_grader(attached(entry, folder)).to(device)
 
 
 def read_grader(path: Path) -> Grader:

@@ -7,19 +7,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from instapipe.config import Direction, DirectionFile, GraderFile, TranslatorCard
+from instapipe.config import AttachedFile, Direction, DirectionFile, TranslatorCard
 from instapipe.errors import OutputError, UsageError, WeightsError
-from instapipe.networks.cards import CARD, digest
+from instapipe.networks.cards import CARD, attached, digest
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.official import generator_from_official, read_state_dict
-
-GRADER = "grader.safetensors"
 
 
 def load_generator(card: TranslatorCard, folder: Path, direction: Direction, device: str = "cpu") -> SetGenerator:
@@ -30,13 +29,7 @@ def load_generator(card: TranslatorCard, folder: Path, direction: Direction, dev
     if direction not in card.directions:
         raise WeightsError(f"weights {card.name!r} have no {direction}; there is {', '.join(card.directions)}")
     entry = card.directions[direction]
-    path = folder / entry.file
-    if not path.is_file():
-        raise WeightsError(f"weights {card.name!r}: no file {str(path)!r}")
-    if digest(path) != entry.sha256:
-        raise WeightsError(
-            f"weights {card.name!r}: {entry.file} is damaged or not the one of the card (sha256 differs)"
-        )
+    path = attached(entry, folder)
     generator = SetGenerator(card.generator)
     try:
         state = {name: tensor.float() for name, tensor in load_file(path).items()}
@@ -56,14 +49,16 @@ def check_gradable(card: TranslatorCard, direction: Direction = "source_to_targe
         )
 
 
-def with_grader(card: TranslatorCard, folder: Path, grader: Path, output: Path) -> TranslatorCard:
-    """Write the weights in `folder` and a grader for what they make to `output` (which must not exist).
+def with_attached(
+    card: TranslatorCard, folder: Path, what: Literal["grader", "upscaler"], file: Path, output: Path
+) -> TranslatorCard:
+    """Write the weights in `folder` and a grader or an upscaler for what they make to `output` (which must not exist).
 
     Raises OutputError where it exists or cannot be written.
     """
-    card = card.model_copy(update={"name": output.name, "grader": GraderFile(file=GRADER, sha256=digest(grader))})
-    files = {entry.file: folder / entry.file for entry in card.directions.values()}
-    return _write_whole(output, card, {**files, GRADER: grader})
+    entry = AttachedFile(file=f"{what}.safetensors", sha256=digest(file))
+    files = {each.file: folder / each.file for each in card.files if each != getattr(card, what)}
+    return _write_whole(output, card.model_copy(update={"name": output.name, what: entry}), {**files, entry.file: file})
 
 
 def save_translator(
@@ -91,9 +86,7 @@ def with_direction(
 
     Raises OutputError where it exists or cannot be written.
     """
-    files = {entry.file: folder / entry.file for way, entry in card.directions.items() if way != direction}
-    if card.grader is not None:
-        files[card.grader.file] = folder / card.grader.file
+    files = {entry.file: folder / entry.file for entry in card.files if entry != card.directions.get(direction)}
     name = f"{direction}.safetensors"
     with tempfile.TemporaryDirectory() as scratch:
         entry = _save(state, Path(scratch) / name, half=True)

@@ -22,6 +22,7 @@ from instapipe.structures import Instances, Photo
 
 if TYPE_CHECKING:
     from instapipe.networks.grader import Grader
+    from instapipe.networks.upscaler import Upscaler
     from instapipe.segmentation import Segmenter
     from instapipe.translation.engine import Translator
 
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class Models:
-    """Segmenter, translators and grader of one run. A context manager: at its end the thread is gone."""
+    """Segmenter, translators, grader and upscaler of one run. A context manager: at its end the thread is gone."""
 
     def __init__(self, device: str, artefacts: Path | None = None) -> None:
         """artefacts: where compiled networks are kept (Store.artefacts); None: nowhere."""
@@ -39,6 +40,7 @@ class Models:
         self._segmenter: Segmenter | None = None
         self._translators: dict[Direction, Translator] = {}
         self._grader: Grader | None = None
+        self._upscaler: Upscaler | None = None
 
     def __enter__(self) -> Models:
         return self
@@ -114,6 +116,23 @@ class Models:
 
                 self._grader = load_grader(weights.grader, weights.folder, resolve_device(self._device))
             return self._grader.grade(mattes)
+
+        return self.call(run)
+
+    def upscale(
+        self, weights: Weights, pixels: NDArray[np.float32], matte: NDArray[np.float32], scale: float
+    ) -> NDArray[np.float32]:
+        """See upscaler.Upscaler.enlarge. Raises WeightsError where its file has gone."""
+
+        def run() -> NDArray[np.float32]:
+            if self._upscaler is None:
+                if weights.folder is None or weights.upscaler is None:
+                    raise weights.gone or UsageError(f"weights {weights.card.name!r} have no upscaler")
+                from instapipe.networks.devices import resolve_device
+                from instapipe.networks.upscaler import load_upscaler
+
+                self._upscaler = load_upscaler(weights.upscaler, weights.folder, resolve_device(self._device))
+            return self._upscaler.enlarge(pixels, matte, scale)
 
         return self.call(run)
 

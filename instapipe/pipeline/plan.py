@@ -27,7 +27,7 @@ class Layout:
     frame: the rectangle of whole mode.  in_floats: the rollout happens at the model's size, in floats (the paper's
     whole image, whole compositing); else it happens on the photo.  placement: of windows.
     tries: translations of each instance, at most.  round_trips: whether some of them are such.
-    taken_after: so many round trips, where there is one try.
+    taken_after: so many round trips, where there is one try.  upscaled: whether what is enlarged gets detail.
     """
 
     mode: Literal["whole", "instance"]
@@ -38,6 +38,7 @@ class Layout:
     tries: int = 1
     round_trips: bool = False
     taken_after: int = 0
+    upscaled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         trips = tries > 1 and weights.back is not None
         # Whoever asks for one try wants it soon.
         after = weights.taken_after if model_size is not None and settings.tries is None else 0
-        return Layout("instance", model_size, whole_window(size), False, weights.card.placement, tries, trips, after)
+        detail = settings.upscale and weights.upscaler is not None and model_size is not None
+        placement = weights.card.placement
+        return Layout("instance", model_size, whole_window(size), False, placement, tries, trips, after, detail)
     frame = whole_window(size)
     if model_size is None:
         model_size = multiple_of_4(size)
@@ -106,6 +109,8 @@ def plan_steps(
         }
     if layout.taken_after:
         region["round_trips"] = {"count": layout.taken_after, "back": weights.back_sha256}
+    if layout.upscaled and weights.upscaler is not None:
+        region["upscaler"] = weights.upscaler.sha256
     steps: list[Step] = []
     windows: list[Rectangle] = []
     masks: list[list[str]] = []

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from instapipe.config import Direction, GraderFile, SegmenterCard, TranslatorCard, opposite
+from instapipe.config import AttachedFile, Direction, SegmenterCard, TranslatorCard, opposite
 from instapipe.errors import UnknownClass, UsageError, WeightsError
 from instapipe.networks.cards import bundled, direction_of, find_card, find_translator
 from instapipe.pipeline.settings import TranslateSettings
@@ -38,10 +38,16 @@ class Weights:
         return self.card.directions[self.direction].sha256
 
     @property
-    def grader(self) -> GraderFile | None:
+    def grader(self) -> AttachedFile | None:
         """What chooses among several tries; graders know the target alone."""
         there = self.direction == "source_to_target"
         return self.card.grader if there and self.card.paints_outlines else None
+
+    @property
+    def upscaler(self) -> AttachedFile | None:
+        """What gives detail to what is enlarged; upscalers, too, know the target alone, cut out by its matte."""
+        there = self.direction == "source_to_target" and self.card.compositing.mode == "matte"
+        return self.card.upscaler if there else None
 
     @property
     def taken_after(self) -> int:

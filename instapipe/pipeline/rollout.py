@@ -12,7 +12,7 @@ from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step, Stopped
 from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, RoundTrips, Surface, Tries
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, RoundTrips, Surface, Tries, Upscale
 from instapipe.structures import Instances, Mask, Photo, Pixels
 from instapipe.translation.again import StepFunction
 from instapipe.translation.native import Blend
@@ -76,6 +76,7 @@ def surface_for(
     found: Sequence[int],
     pick: Callable[[Sequence[int]], Instances],
     tries: Tries | RoundTrips | None = None,
+    upscale: Upscale | None = None,
 ) -> Surface:
     """Where the rollout of `photo` happens; `found`: the numbers of all its instances, chosen or not."""
     if layout.in_floats and layout.model_size is not None:
@@ -85,7 +86,7 @@ def surface_for(
         (mask,) = pick([number]).masks
         x0, y0, x1, y1 = mask.box
         animals[y0:y1, x0:x1] |= mask.crop
-    return NativeSurface(photo.pixels, layout.model_size, blend, animals, layout.placement, tries)
+    return NativeSurface(photo.pixels, layout.model_size, blend, animals, layout.placement, tries, upscale)
 
 
 def roll_out(
@@ -100,13 +101,14 @@ def roll_out(
     step_function: StepFunction,
     stopped: Callable[[], bool] = lambda: False,
     tries: Tries | RoundTrips | None = None,
+    upscale: Upscale | None = None,
 ) -> Rollout:
     """Translate by `steps`; `pick` gives the instances of these numbers, of which the photo has those of `found`.
 
     One step's masks and buffers are alive at a time, so that memory does not grow with the number of instances.
     Raises Stopped between two steps once `stopped` says so: what was computed stays in the cache.
     """
-    surface = surface_for(photo, layout, blend, found, pick, tries)
+    surface = surface_for(photo, layout, blend, found, pick, tries, upscale)
     side = imaging.frame_side(len(steps) + 1)
     before = [outline for step in steps for outline in imaging.outlines(pick(step.numbers), side)]
     rollout = Rollout(photo.pixels, target)

@@ -118,6 +118,11 @@ class Runner:
         """The digest of the generator that goes the other way, where round trips are tried."""
         return self.weights.back_sha256 if self.settings.tries != 1 else None
 
+    @property
+    def _upscaler(self) -> str | None:
+        """The digest of what gives detail to what is enlarged."""
+        return self.weights.upscaler.sha256 if self.weights.upscaler is not None and self.settings.upscale else None
+
     def segmenter(self) -> Found:
         """The segmenter for photos without masks. Raises UnknownClass, UsageError."""
         with self._lock:
@@ -139,6 +144,7 @@ class Runner:
             "weights": self.weights.fingerprint(),
             "grader": self._grader,
             "back": self._back,
+            "upscaler": self._upscaler,
             "windows": self.weights.windows(),
             "engine": self.engine,
             "segmentation": {"masks": record.digest} if record is not None else self.segmenter().fingerprint,
@@ -260,6 +266,7 @@ class Runner:
             there,
             stopped,
             tries,
+            partial(self._models.upscale, self.weights) if prepared.layout.upscaled else None,
         )
 
     def _result(self, photo: stages.PhotoInput, prepared: Prepared, entry: Entry, status: Status) -> dict[str, Any]:
@@ -279,6 +286,7 @@ class Runner:
                 "sha256": self.weights.sha256,
                 "grader": self._grader,
                 "back": self._back,
+                "upscaler": self._upscaler,
             },
             "engine": self.engine,
             "settings": settings,

@@ -38,6 +38,10 @@ class TranslateSettings(Strict):
         description="translations of an instance, by several windows and round trips, of which the best outline stays; "
         "none: 19 where the weights have a grader (8 without a way back), else 1",
     )
+    upscale: bool = Field(
+        True,
+        description="give detail to what is enlarged, where the weights have an upscaler",
+    )
     score: float | None = Field(
         None, ge=0.0, le=1.0, description="lowest score; none: 0.5 for a segmenter's masks, 0 for masks that were given"
     )

@@ -38,6 +38,9 @@ _LOST = 1.0
 
 Again = Callable[[Turn], Turn | None]
 """The next round trip after a turn; None where nothing comes back."""
+Upscale = Callable[[State, State, float], State]
+"""What a generator painted, float32 (h, w, 3) in [0, 255], and its matte, (h, w) in [0, 1], that are shown so many
+times larger: some times larger, with the detail of that size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +115,20 @@ class NativeSurface:
         animals: NDArray[np.bool_] | None = None,
         placement: Placement = "centre",
         tries: Tries | RoundTrips | None = None,
+        upscale: Upscale | None = None,
     ) -> None:
         """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole.
 
         placement: as the windows were cut. On the `ground`, what has a matte is fitted into the photo.
         tries: of each instance; one without. On the `ground` alone.
+        upscale: of what has a matte; without, it is interpolated.
         """
         self._pixels = photo.copy()
         self._model_size = model_size
         self._settings = settings
         self._animals = animals
         self._placement = placement
-        self._tries = tries
+        self._tries, self._upscale = tries, upscale
         self._painted = np.zeros(photo.shape[:2], dtype=np.uint16)
         self._standing: list[Standing] = []
 
@@ -137,10 +142,14 @@ class NativeSurface:
         painted, front = self._painted[where], None
         if self._matte and made.depth != "before":
             front = painted > 0 if made.depth == "behind" else nearer(painted, old, feet_of(masks))
+        raw = made.raw
+        if self._upscale is not None and self._matte:
+            scale = min((place[3] - place[1]) / raw.shape[0], (place[2] - place[0]) / raw.shape[1])
+            raw = self._upscale(raw, np.asarray(mattes.max(axis=0)), scale)
         blended, changed = blend(
             self._pixels[where],
             old,
-            made.raw,
+            raw,
             mattes,
             self._settings,
             place=(place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0),

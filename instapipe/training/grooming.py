@@ -192,10 +192,10 @@ class Groomer(Resumable):
         made, real, network = [], [], self.outcome()
         for number in spread(self.held_out, _MOST_HELD_OUT):
             raw, matte = translated(network, self._shown_of([number]))
-            made.append(self._coat(raw, matte))
+            made.append(coat_of(self._backbone, raw, matte))
         for number in spread(self.real_held_out, _MOST_HELD_OUT):
             window = self._real_of([number])
-            real.append(self._coat(window.image, window.masks))
+            real.append(coat_of(self._backbone, window.image, window.masks))
         return coat_distance(torch.stack(made), torch.stack(real))
 
     @torch.inference_mode()
@@ -248,15 +248,6 @@ class Groomer(Resumable):
         with self._autocast():
             return self._critics(self._backbone(on_a_colour(draw.image(image), outline, rng)), outline)  # type: ignore[no-any-return]
 
-    def _coat(self, image: Tensor, matte: Tensor) -> Tensor:
-        """The mean of each feature inside the one instance, (C,) of all scales."""
-        inside = thinned((matte >= 0.5).float())
-        means = []
-        for level in self._backbone(image * inside):
-            weights = F.interpolate(inside, size=level.shape[-2:], mode="area")
-            means.append((level.float() * weights).sum(dim=(0, 2, 3)) / weights.sum().clamp(min=1e-6))
-        return torch.cat(means)
-
 
 def thinned(outline: Tensor) -> Tensor:
     """A pixel narrower all round, (B, 1, S, S) in [0, 1].
@@ -284,6 +275,16 @@ def on_a_colour(image: Tensor, outline: Tensor, rng: torch.Generator) -> Tensor:
     """
     colours = torch.rand(len(image), 3, 1, 1, generator=rng) * 2 - 1
     return outline * image + (1 - outline) * colours.to(image.device)
+
+
+def coat_of(backbone: FrozenBackbone, image: Tensor, matte: Tensor) -> Tensor:
+    """The mean of each feature inside the one instance of (1, 3, S, S) and (1, 1, S, S), (C,) of all scales."""
+    inside = thinned((matte >= 0.5).float())
+    means = []
+    for level in backbone(image * inside):
+        weights = F.interpolate(inside, size=level.shape[-2:], mode="area")
+        means.append((level.float() * weights).sum(dim=(0, 2, 3)) / weights.sum().clamp(min=1e-6))
+    return torch.cat(means)
 
 
 def coat_distance(made: Tensor, real: Tensor) -> float:

@@ -127,7 +127,7 @@ class Batch:
     @classmethod
     def of(cls, windows: Windows, chosen: Sequence[int] | NDArray[np.intp], device: torch.device) -> Batch:
         """Some of `windows`, without answers."""
-        image, behind = (_planes(pixels[chosen]).to(device) for pixels in (windows.pixels, windows.behind))
+        image, behind = (planes(pixels[chosen]).to(device) for pixels in (windows.pixels, windows.behind))
         masks = torch.from_numpy(windows.masks[chosen].astype(np.float32))[:, None].to(device)
         return cls(image, masks, behind, image[:0], masks[:0])
 
@@ -135,7 +135,7 @@ class Batch:
         """With the answers, uint8 (B, S, S, 3) and bool (B, S, S)."""
         outline = torch.from_numpy(outlines.astype(np.float32))[:, None]
         device = self.image.device
-        return replace(self, wanted=_planes(wanted).to(device), outline=outline.to(device))
+        return replace(self, wanted=planes(wanted).to(device), outline=outline.to(device))
 
     @property
     def pairs(self) -> int:
@@ -170,7 +170,7 @@ def translated(network: SetGenerator, batch: Batch) -> tuple[Tensor, Tensor]:
     return raw.float(), (made.float() + 1) / 2
 
 
-def _planes(pixels: NDArray[np.uint8]) -> Tensor:
+def planes(pixels: NDArray[np.uint8]) -> Tensor:
     """(B, S, S, 3) to (B, 3, S, S) in [-1, 1]."""
     return torch.from_numpy(pixels.astype(np.float32) / np.float32(127.5) - 1).permute(0, 3, 1, 2)
 

@@ -21,13 +21,13 @@ def spread(numbers: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     return np.asarray(numbers[places])
 
 
-def tiled(images: Sequence[Tensor]) -> Pixels:
-    """Eight in a row, (3, S, S) each in [-1, 1]: uint8 (H, W, 3)."""
-    tiles = [_tile(image) for image in images]
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _ACROSS)
-    return np.vstack([np.hstack(tiles[k : k + _ACROSS]) for k in range(0, len(tiles), _ACROSS)])
+def tiled(images: Sequence[Tensor], across: int = _ACROSS, side: int = _SIDE) -> Pixels:
+    """So many in a row, (3, S, S) each in [-1, 1], shown with `side`: uint8 (H, W, 3)."""
+    tiles = [_tile(image, side) for image in images]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % across)
+    return np.vstack([np.hstack(tiles[k : k + across]) for k in range(0, len(tiles), across)])
 
 
-def _tile(image: Tensor) -> Pixels:
+def _tile(image: Tensor, side: int) -> Pixels:
     pixels = np.rint((image.permute(1, 2, 0).cpu().numpy() + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    return cast(Pixels, cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC))
+    return cast(Pixels, cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC))

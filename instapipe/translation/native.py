@@ -101,7 +101,8 @@ def blend(
     """Blend one step's output into a region of the photo.
 
     region: uint8 (H, W, 3), the photo's own scale.  old: bool (H, W), the step's masks together.
-    raw: float32 (h, w, 3) in [0, 255], the generator's image at the model's size.  mattes: float32 (n, h, w) in [0, 1].
+    raw: float32 (k h, k w, 3) in [0, 255], the generator's image, maybe upscaled.  mattes: float32 (n, h, w) in [0, 1],
+    at the model's size.
     place: (x0, y0, x1, y1) of the region, where the generator's image belongs; none: everywhere.
     open_sides: (left, top, right, bottom): where that ends inside the photo, so that a border would show.
     painted: bool (H, W), the animals that earlier steps made: no hole is filled over them.
@@ -113,7 +114,7 @@ def blend(
     size = (region.shape[0], region.shape[1])
     x0, y0, x1, y1 = place or (0, 0, size[1], size[0])
     corner, span = (x0, y0), (y1 - y0, x1 - x0)
-    scale = max(1.0, max(span[0] / raw.shape[0], span[1] / raw.shape[1]))
+    scale = max(1.0, max(span[0] / mattes.shape[1], span[1] / mattes.shape[2]))
     if settings.compositing.mode == "matte":
         weight = crisp_edge(soft_union(mattes, settings.compositing.soften), span)
         # A neck that leaves the window fades out there instead of being cut; what ends before it stays as it is.

@@ -1,0 +1,260 @@
+"""What is shown larger than it was made: networks that give it detail, how they learn, and what a photo gains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import training_worlds
+import worlds
+from conftest import Cli
+from test_teaching import SIDE, Levels
+
+from instapipe.errors import DataError, WeightsError
+from instapipe.networks.projected import FrozenBackbone
+from instapipe.networks.upscaler import Upscaler, UpscalerForm, doublings, read_upscaler
+from instapipe.training import upscaling
+from instapipe.training.made import Made
+from instapipe.training.pairs import Windows
+from instapipe.training.precision import Choice
+from instapipe.training.upscaling import Finisher, Upscaling, corner, softened
+
+FORM = UpscalerForm(width=8, blocks=1)
+PAIR = ("--source", "sheep", "--target", "giraffe")
+EXACT = ("--engine", "torch", "--precision", "float32")
+
+
+def trained(scale: float = 0.5) -> Upscaler:
+    """An upscaler that adds something."""
+    torch.manual_seed(0)
+    upscaler = Upscaler(FORM)
+    torch.nn.init.normal_(upscaler.out.weight, std=scale)
+    return upscaler.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def upscaled_weights(ground_weights: Path, tmp_path: Path) -> Path:
+    """The tiny translator with an upscaler."""
+    from instapipe.networks.cards import find_card
+    from instapipe.networks.weights import with_attached
+
+    trained().write(tmp_path / "upscaler.safetensors")
+    card, folder = find_card(str(ground_weights), "translator")
+    with_attached(card, folder, "upscaler", tmp_path / "upscaler.safetensors", tmp_path / "upscaled")
+    return tmp_path / "upscaled"
+
+
+def test_one_that_has_learnt_nothing_interpolates() -> None:
+    rng = torch.Generator().manual_seed(0)
+    image, matte = torch.rand(2, 3, 12, 16, generator=rng) * 2 - 1, torch.rand(2, 1, 12, 16, generator=rng)
+    plain = F.interpolate(image, scale_factor=2, mode="bicubic", align_corners=False)
+    with torch.inference_mode():
+        assert torch.equal(Upscaler(UpscalerForm())(image, matte), plain)
+        assert not torch.allclose(trained()(image, matte), plain, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("scale", "times"), [(0.4, 0), (1, 0), (1.2, 0), (1.3, 1), (2, 1), (2.4, 1), (2.6, 2), (5, 2), (40, 2)]
+)
+def test_pixels_are_doubled_as_often_as_it_is_worth(scale: float, times: int) -> None:
+    assert doublings(scale) == times
+    pixels, matte = np.full((8, 12, 3), 200, np.float32), np.ones((8, 12), np.float32)
+    out = Upscaler(FORM).enlarge(pixels, matte, scale)
+    assert out.shape == (8 * 2**times, 12 * 2**times, 3)
+    assert out.dtype == np.float32
+    assert np.abs(out - 200).max() < 0.01
+
+
+def test_what_is_written_is_read_and_other_files_are_named(tmp_path: Path, grader_file: Path) -> None:
+    path, upscaler = tmp_path / "upscaler.safetensors", trained()
+    upscaler.write(path)
+    again = read_upscaler(path)
+    assert again.form == FORM
+    image, matte = torch.rand(1, 3, 8, 8) * 2 - 1, torch.rand(1, 1, 8, 8)
+    assert torch.allclose(again(image, matte), upscaler(image, matte), atol=5e-3), "kept in half precision"
+    with pytest.raises(WeightsError, match="is not an upscaler's file"):
+        read_upscaler(grader_file)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(WeightsError, match="no upscaler in"):
+        read_upscaler(path)
+
+
+def test_a_photo_gains_detail_where_it_is_enlarged(cli: Cli, upscaled_weights: Path, tmp_path: Path) -> None:
+    """Same outlines, same background; `--no-upscale`, and an animal that is small, are as without an upscaler."""
+    size = (240, 320)
+    for name, blob in (("large", (160, 120, 70, 60)), ("small", (160, 120, 12, 10))):
+        worlds.write_photo(tmp_path / f"{name}.png", worlds.photo_pixels((blob,), None, size=size))
+        worlds.write_masks(tmp_path / f"{name}.masks", name, (blob,), size=size)
+
+    def picture(name: str, weights: Path, *more: object) -> tuple[np.ndarray, dict[str, object], bytes]:
+        call = ("translate", tmp_path / f"{name}.png", *PAIR, *EXACT, "--region", "instance", "--json")
+        (made,) = cli(*call, "--weights", weights, "-o", f"out{len(more)}-{weights.name}-{name}.png", *more).json
+        report = json.loads(Path(made["report"]).read_text())["result"]
+        (mask,) = Path(made["picture"]).with_suffix(".masks").glob("*.png")
+        return cv2.imread(made["picture"]), report, mask.read_bytes()
+
+    plain_weights = tmp_path / "ground"
+    plain, report, outline = picture("large", plain_weights)
+    assert report["weights"]["upscaler"] is None  # type: ignore[index]
+    fine, report, fine_outline = picture("large", upscaled_weights)
+    digest = json.loads((upscaled_weights / "card.json").read_text())["upscaler"]["sha256"]
+    assert report["weights"]["upscaler"] == digest  # type: ignore[index]
+    assert outline == fine_outline
+    x0, y0, x1, y1 = report["steps"][0]["region"]  # type: ignore[index]
+    differs = (plain != fine).any(axis=2)
+    assert differs.sum() > 200
+    inside = np.zeros_like(differs)
+    inside[y0:y1, x0:x1] = True
+    assert not differs[~inside].any()
+    without, report, _ = picture("large", upscaled_weights, "--no-upscale")
+    assert report["weights"]["upscaler"] is None  # type: ignore[index]
+    assert np.array_equal(without, plain)
+    assert np.array_equal(picture("small", upscaled_weights)[0], picture("small", plain_weights)[0])
+
+
+def test_a_damaged_upscaler_is_named(cli: Cli, upscaled_weights: Path, tmp_path: Path) -> None:
+    size, blob = (240, 320), (160, 120, 70, 60)
+    worlds.write_photo(tmp_path / "large.png", worlds.photo_pixels((blob,), None, size=size))
+    worlds.write_masks(tmp_path / "large.masks", "large", (blob,), size=size)
+    path = upscaled_weights / "upscaler.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    ran = cli("translate", tmp_path / "large.png", *PAIR, *EXACT, "--weights", upscaled_weights, "-o", "out.png")
+    assert ran.code != 0
+    assert "upscaler.safetensors" in ran.err
+    ran = cli("weights", "verify", upscaled_weights)
+    assert "BAD   upscaled/upscaler.safetensors" in ran.out
+
+
+def stripes(count: int, side: int, *, soft: float) -> tuple[np.ndarray, np.ndarray]:
+    """Discs with stripes, uint8 (N, side, side, 3), and where they are: sharp, or as a generator would paint them."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side] / side
+    disc = (y - 0.5) ** 2 + (x - 0.5) ** 2 < 0.16
+    pixels = []
+    for _ in range(count):
+        wave = np.sin(2 * np.pi * (rng.uniform(5, 7) * x + rng.uniform(-2, 2) * y + rng.random()))
+        image = np.where((wave > 0)[..., None], (220, 190, 150), (120, 70, 40)).astype(np.float32)
+        if soft:
+            image = cv2.GaussianBlur(image, (0, 0), soft)
+        pixels.append(np.where(disc[..., None], image, 128).astype(np.uint8))
+    return np.stack(pixels), np.repeat(disc[None], count, axis=0)
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks for pictures of 32 px, and for few steps."""
+    monkeypatch.setattr(upscaling, "UpscalerForm", lambda: FORM)
+    monkeypatch.setattr(upscaling, "_CRITIC_RATE", 1e-3)
+    monkeypatch.setattr(upscaling, "_WARM", 5)
+    monkeypatch.setattr(upscaling, "_AVERAGE", 0.9)
+    monkeypatch.setattr(upscaling, "WIDTH", 8)
+    monkeypatch.setattr(upscaling, "HIDDEN", 16)
+    monkeypatch.setattr(upscaling, "choose_precision", lambda *_: Choice("float32", "as asked"))
+
+
+class Finest(Levels):
+    """The three finest levels."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return super().forward(x)[:3]
+
+
+def finisher(settings: Upscaling) -> Finisher:
+    raws, discs = stripes(48, SIDE, soft=1.0)
+    names = tuple(f"{n}.png" for n in range(48))
+    large, masks = stripes(48, 2 * SIDE, soft=0)
+    made = Made(raws, np.where(discs, 255, 0).astype(np.uint8), names)
+    real = Windows(large, masks, large, names)
+    return Finisher(made, real, FrozenBackbone(Finest(), SIDE), settings, torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("_small")
+def test_soft_stripes_become_sharp_and_stay_where_they_are() -> None:
+    run = finisher(Upscaling(steps=200, batch=4, rate=3e-3, alone=5))
+    told = list(run.learn(200, lambda: None))
+    assert told[-1].held_out == run.measure()
+    image, matte, _ = run._made_of(run.held_out)
+    inside = F.interpolate(matte, scale_factor=2, mode="nearest")
+    with torch.inference_mode():
+        fine = run.average(image, matte)
+    plain = F.interpolate(image, scale_factor=2, mode="bicubic", align_corners=False)
+    steep = [(each.diff(dim=3).abs() * inside[..., 1:]).mean() for each in (plain, fine)]
+    assert steep[1] > 1.3 * steep[0]
+    assert ((F.avg_pool2d(fine, 4) - F.avg_pool2d(image, 2)) * F.avg_pool2d(matte, 2)).abs().mean() < 0.05
+    assert {"same", "coarsely", "pixels", "features", "adversarial", "critics"} == told[0].losses.keys()
+    picture = run.picture()
+    assert picture.shape[1] == 6 * 2 * SIDE
+    assert picture.std() > 0
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_run_that_was_stopped_goes_on_exactly(tmp_path: Path) -> None:
+    settings = Upscaling(steps=6, batch=4, rate=1e-3, alone=2)
+    training_worlds.assert_goes_on_exactly(lambda: finisher(settings), tmp_path)
+
+
+@pytest.mark.usefixtures("_small")
+def test_too_few_instances_are_named() -> None:
+    with pytest.raises(DataError, match=r"windows of made instances can be learnt from, of which a step takes 60"):
+        finisher(Upscaling(batch=60))
+
+
+def test_pieces_show_the_instance_and_lie_in_the_window() -> None:
+    mask = np.zeros((64, 48), np.bool_)
+    mask[30:33, 20:26] = True
+    rng = np.random.default_rng(0)
+    corners = [corner(mask, 32, rng) for _ in range(200)]
+    assert all(0 <= y <= 32 and 0 <= x <= 16 for y, x in corners)
+    assert all(mask[y : y + 32, x : x + 32].any() for y, x in corners)
+    assert len(set(corners)) > 3
+    assert {corner(np.zeros_like(mask), 48, rng)[1] for _ in range(9)} == {0}, "of nothing, somewhere"
+
+
+def test_real_instances_are_shown_as_soft_as_painted_ones() -> None:
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    soft = softened(images, np.random.default_rng(0))
+    assert soft.shape == images.shape
+    assert soft.diff(dim=3).abs().mean() < 0.8 * images.diff(dim=3).abs().mean()
+    assert (soft.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() < 0.02
+
+
+@pytest.mark.usefixtures("_small")
+def test_weights_get_an_upscaler(cli: Cli, ground_weights: Path, whole_weights: Path, tmp_path: Path) -> None:
+    """From weights to the same weights with one; a second call makes nothing anew."""
+    photos = training_worlds.write_animals(tmp_path / "photos")
+    train = (
+        "train-upscaler", "--source-data", photos, "--target-data", photos, "--weights", ground_weights,
+        "--output", tmp_path / "run", "--views", 2, "--steps", 2, "--batch", 2, "--device", "cpu",
+    )  # fmt: skip
+    ran = cli(*train, "--batch", 50, "--export", tmp_path / "after")
+    assert (ran.code, "of which a step takes 50" in ran.err) == (1, True)
+    ran = cli(*train, "--export", tmp_path / "after")
+    assert ran.code == 0, "what was asked for in vain does not stand in the way: " + ran.err
+    assert "distance of coats" in ran.out
+    ran = cli("weights", "verify", tmp_path / "after")
+    assert (ran.code, "good  after/upscaler.safetensors" in ran.out) == (0, True)
+    before, after = (json.loads((path / "card.json").read_text()) for path in (ground_weights, tmp_path / "after"))
+    assert before["directions"] == after["directions"]
+    assert "The upscaler: 2 steps of 2 of" in after["provenance"]
+    assert after["recipe"]
+    pictures = sorted(path.name for path in (tmp_path / "run/samples").iterdir())
+    assert pictures == ["step-00000.png", "step-00002.png"]
+    shutil.rmtree(tmp_path / "after")
+    ran = cli(*train, "--export", tmp_path / "after")
+    assert ran.code == 0, "the run is done, its upscaler is written once more"
+    assert json.loads((tmp_path / "after/card.json").read_text())["upscaler"] == after["upscaler"]
+    ran = cli(*train, "--export", tmp_path / "after")
+    assert (ran.code, "never overwritten" in ran.err) == (2, True)
+    ran = cli(*train, "--rate", 0.1, "--export", tmp_path / "third")
+    assert (ran.code, "with rate 0.0003, not 0.1" in ran.err) == (2, True)
+    ran = cli(*train[:6], whole_weights, *train[7:], "--export", tmp_path / "third")
+    assert (ran.code, "make no outlines" in ran.err) == (2, True)
+    assert not (tmp_path / "third").exists()
