@@ -7,7 +7,6 @@ what is missing after cubic interpolation (:mod:`instapipe.training.upscaling`).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +27,9 @@ _KIND = "upscaler"
 _LEAK = 0.2
 _RESIDUE = 0.3
 """Of each block, so that a deep network without norms learns from the first step on."""
-_MOST = 2
-"""Times that pixels are doubled: further ones would show the same edges, for four times the work."""
-_WORTH = 1.25
-"""Doubled once more is what would still have to be enlarged so many times."""
+WORTH = 1.25
+"""What is to be shown so many times larger is doubled, once: doubled again, edges turned into hatching, and there was
+nothing real to learn that from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +78,21 @@ class Upscaler(nn.Module):
         """pixels: float32 (h, w, 3) in [0, 255].  matte: float32 (h, w) in [0, 1].  scale: by which they are shown
         larger in the end.
 
-        Returns them 1, 2 or 4 times as large, float32 (2^k h, 2^k w, 3) in [0, 255].
+        Returns them as they are or, where it is worth it, twice as large: float32 (2 h, 2 w, 3) in [0, 255].
         """
+        if scale < WORTH:
+            return pixels
         device = self.out.weight.device
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(device) / 127.5 - 1
         plane = torch.from_numpy(np.ascontiguousarray(matte))[None, None].to(device)
-        for _ in range(doublings(scale)):
-            image = self(image, plane).clamp(-1, 1)
-            plane = F.interpolate(plane, scale_factor=2, mode="bilinear", align_corners=False)
-        return np.ascontiguousarray(((image[0] + 1) * 127.5).permute(1, 2, 0).cpu().numpy())
+        large = self(image, plane).clamp(-1, 1)[0]
+        return np.ascontiguousarray(((large + 1) * 127.5).permute(1, 2, 0).cpu().numpy())
 
     def write(self, path: Path) -> None:
         """One safetensors file in half precision, whole or not at all. Raises OutputError."""
         facts = {"kind": _KIND, "width": str(self.form.width), "blocks": str(self.form.blocks)}
         state = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
         write_atomically(path, save(state, metadata=facts))
-
-
-def doublings(scale: float) -> int:
-    """How often pixels are doubled that are to be shown `scale` times as large."""
-    return max(0, min(_MOST, math.floor(math.log2(max(scale, 1) / _WORTH)) + 1))
 
 
 def load_upscaler(entry: AttachedFile, folder: Path, device: str = "cpu") -> Upscaler:

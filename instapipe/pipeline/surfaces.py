@@ -40,7 +40,7 @@ Again = Callable[[Turn], Turn | None]
 """The next round trip after a turn; None where nothing comes back."""
 Upscale = Callable[[State, State, float], State]
 """What a generator painted, float32 (h, w, 3) in [0, 255], and its matte, (h, w) in [0, 1], that are shown so many
-times larger: some times larger, with the detail of that size."""
+times larger: with more pixels, where that is worth it."""
 
 
 @dataclass(frozen=True, slots=True)
