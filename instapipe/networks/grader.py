@@ -27,6 +27,7 @@ from instapipe.imaging import write_atomically
 from instapipe.imaging.facing import faces_left
 from instapipe.networks.backbone import Features, pretrained_features
 from instapipe.networks.cards import attached
+from instapipe.networks.eight_bits import packed, unpacked
 from instapipe.networks.projected import FrozenBackbone
 
 LEVELS = (2, 3)
@@ -35,7 +36,7 @@ CELLS = 4
 """Features of a scale are averaged over so many cells a side."""
 GRADES = (0, 1, 2)
 """What people say: broken, doubtful, sound."""
-_TRUNK, _SCALE = "trunk.", ":scale"
+_TRUNK = "trunk."
 _RIM = 0.06
 """Share of the side that an outline leaves free all around."""
 _LEGS, _BELOW = 0.5, 0.04
@@ -145,10 +146,7 @@ class Outlines(nn.Module):
         Raises WeightsError where they are not installed.
         """
         outlines = cls(form, pretrained_features(form.backbone, LEVELS))
-        packed: dict[str, Tensor] = {}
-        for name, value in outlines.trunk.state_dict().items():
-            packed.update(_packed(name, value))
-        outlines.trunk.load_state_dict(_unpacked(packed))
+        outlines.trunk.load_state_dict(unpacked(packed(outlines.trunk.state_dict())))
         return outlines
 
     def forward(self, outlines: Tensor) -> Tensor:
@@ -204,8 +202,7 @@ class Grader(nn.Module):
             "agreement": f"{form.agreement:.4f}",
         }
         tensors = {"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu()}
-        for name, value in self.outlines.trunk.state_dict().items():
-            tensors.update(_packed(_TRUNK + name, value.detach().cpu()))
+        tensors.update(packed({_TRUNK + name: value for name, value in self.outlines.trunk.state_dict().items()}))
         write_atomically(path, save(tensors, metadata=facts))
 
 
@@ -219,7 +216,7 @@ def read_grader(path: Path) -> Grader:
     try:
         with safe_open(str(path), framework="pt") as file:
             facts = file.metadata() or {}
-            tensors = _unpacked({name: file.get_tensor(name) for name in list(file.keys())})
+            tensors = unpacked({name: file.get_tensor(name) for name in list(file.keys())})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"no grader in {str(path)!r}: {' '.join(str(error).split())}") from error
     try:
@@ -240,20 +237,3 @@ def read_grader(path: Path) -> Grader:
         raise WeightsError(
             f"{str(path)!r} is not a grader's file (instapipe grade fit writes them): {reason}"
         ) from error
-
-
-def _packed(name: str, value: Tensor) -> dict[str, Tensor]:
-    """A convolution's weights as int8, with a scale for each output channel; what is smaller in half precision."""
-    if value.dim() < 4:
-        return {name: value.half().contiguous()}
-    scale = (value.abs().amax(dim=(1, 2, 3), keepdim=True) / 127).clamp(min=1e-8)
-    return {name: (value / scale).round().to(torch.int8).contiguous(), name + _SCALE: scale.contiguous()}
-
-
-def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The other way round, all in float32."""
-    whole = {name: value.float() for name, value in tensors.items() if not name.endswith(_SCALE)}
-    for name in whole:
-        if name + _SCALE in tensors:
-            whole[name] = whole[name] * tensors[name + _SCALE]
-    return whole

@@ -22,6 +22,7 @@ from instapipe.config import AttachedFile
 from instapipe.errors import WeightsError
 from instapipe.imaging import write_atomically
 from instapipe.networks.cards import attached
+from instapipe.networks.eight_bits import packed, unpacked
 
 _KIND = "upscaler"
 _LEAK = 0.2
@@ -89,10 +90,9 @@ class Upscaler(nn.Module):
         return np.ascontiguousarray(((large + 1) * 127.5).permute(1, 2, 0).cpu().numpy())
 
     def write(self, path: Path) -> None:
-        """One safetensors file in half precision, whole or not at all. Raises OutputError."""
+        """One safetensors file in 8 bits, whole or not at all. Raises OutputError."""
         facts = {"kind": _KIND, "width": str(self.form.width), "blocks": str(self.form.blocks)}
-        state = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
-        write_atomically(path, save(state, metadata=facts))
+        write_atomically(path, save(packed(self.state_dict()), metadata=facts))
 
 
 def load_upscaler(entry: AttachedFile, folder: Path, device: str = "cpu") -> Upscaler:
@@ -105,7 +105,7 @@ def read_upscaler(path: Path) -> Upscaler:
     try:
         with safe_open(str(path), framework="pt") as file:
             facts = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in list(file.keys())}
+            state = unpacked({name: file.get_tensor(name) for name in list(file.keys())})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"no upscaler in {str(path)!r}: {' '.join(str(error).split())}") from error
     try:
