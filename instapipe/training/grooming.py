@@ -38,8 +38,12 @@ from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
-_MATTE, _BEYOND = 8.0, 2.0
-"""Weights of the mattes' distance from what they were, and of what lies outside of them."""
+_MATTE, _BEYOND, _THIN = 8.0, 2.0, 4.0
+"""Weights of the mattes' distance from what they were, of what lies outside of them, and of what is too thin to be
+judged."""
+STOUT = 5
+"""What is thinner than so many pixels is not judged. Of legs masks of real instances show as much grass as leg, and a
+generator learnt bands of black and yellow from them."""
 _COMMON, _SHARE = 0.5, 0.35
 """So many instances are cut out by the outline that they share with a real one, if it is such a part of theirs."""
 _FLAT = 0.08
@@ -153,13 +157,15 @@ class Groomer(Resumable):
             with self._autocast():
                 raw, matte = translated(self._network, batch)
             with self._autocast(), torch.no_grad():
-                _, before = translated(self._before, batch)
+                painted, before = translated(self._before, batch)
             inner = thinned(matte.detach())
-            mine, theirs = common(inner, thinned(real.masks), rng)
+            body = stout(inner)
+            mine, theirs = common(body, stout(thinned(real.masks)), rng)
             fooled = losses.hinge_generator(self._judge(raw, mine, "made"), self._everyone)
             parts["matte"] = _MATTE * (matte - before).abs().mean()
             # At the rim, which is not judged, and outside, where another view's animal may reach, the coat goes on.
             parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
+            parts["thin"] = _THIN * ((inner - body) * (raw - painted)).abs().mean()
             parts["adversarial"] = fooled / len(LEVELS)
             loss = torch.stack(list(parts.values())).sum()
         if not bool(torch.isfinite(loss)):
@@ -256,6 +262,13 @@ def thinned(outline: Tensor) -> Tensor:
     hooves and a white seam along the back.
     """
     return -F.max_pool2d(-outline, 3, stride=1, padding=1)
+
+
+def stout(outline: Tensor, least: int = STOUT) -> Tensor:
+    """What of an outline, (B, 1, S, S) in [0, 1], is not thinner than `least` pixels, an odd number: bodies and necks,
+    but no legs."""
+    inner = -F.max_pool2d(-outline, least, stride=1, padding=least // 2)
+    return F.max_pool2d(inner, least, stride=1, padding=least // 2)
 
 
 def common(made: Tensor, real: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

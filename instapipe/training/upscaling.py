@@ -29,7 +29,7 @@ from instapipe.training import losses
 from instapipe.training.adversary import HIDDEN, WIDTH
 from instapipe.training.augment import Augmentation
 from instapipe.training.ema import average_of, update_average
-from instapipe.training.grooming import coat_distance, coat_of, on_a_colour, thinned
+from instapipe.training.grooming import STOUT, coat_distance, coat_of, on_a_colour, stout, thinned
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows, planes
 from instapipe.training.precision import Choice, choose_precision
@@ -238,7 +238,7 @@ class Finisher(Resumable):
         if rng.random() < 0.5:  # in the photo it may look the other way
             image, matte, inside = image.flip(-1), matte.flip(-1), inside[:, :, ::-1]
         corners = [corner(mask.repeat(2, axis=0).repeat(2, axis=1), len(mask), rng) for mask in inside]
-        return _Batch(image, matte, thinned(_doubled(matte)), corners)
+        return _Batch(image, matte, _judged(_doubled(matte)), corners)
 
     def _real_batch(self, step: int) -> tuple[_Batch, Tensor]:
         """Instances as a generator could have made them, and as they are: (B, 3, 2 S, 2 S) in [-1, 1]."""
@@ -250,7 +250,7 @@ class Finisher(Resumable):
             large, masks, inside = large.flip(-1), masks.flip(-1), inside[:, :, ::-1]
         image = softened(F.avg_pool2d(large, 2).cpu(), rng).to(self._device)
         corners = [corner(mask, len(mask) // 2, rng) for mask in inside]
-        return _Batch(image, F.avg_pool2d(masks, 2), thinned(masks), corners), large
+        return _Batch(image, F.avg_pool2d(masks, 2), _judged(masks), corners), large
 
     def _unlike(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """The distance of features, as a share of theirs, a mean over the levels."""
@@ -300,6 +300,14 @@ def softened(images: Tensor, rng: np.random.Generator) -> Tensor:
         noise = rng.normal(0, rng.uniform(0, _NOISE), pixels.shape).astype(np.float32)
         out.append(torch.from_numpy(pixels + noise).permute(2, 0, 1))
     return torch.stack(out)
+
+
+def _judged(outline: Tensor) -> Tensor:
+    """By what outline, (B, 1, 2 S, 2 S), an instance is cut out for the discriminators.
+
+    Of legs they would ask for a net (grooming.STOUT).
+    """
+    return stout(thinned(outline), 2 * STOUT - 1)
 
 
 def _doubled(matte: Tensor) -> Tensor:
