@@ -19,7 +19,7 @@ from instapipe.errors import DataError
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.training import grooming
-from instapipe.training.grooming import Groomer, Grooming, coat_distance, common, on_a_colour, stout, thinned
+from instapipe.training.grooming import Groomer, Grooming, body_of, coat_distance, common, on_a_colour, thinned
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.precision import Choice
 
@@ -89,7 +89,7 @@ def test_coats_learn_to_be_taken_for_real_and_outlines_stay() -> None:
     assert told[-1].held_out == run.measure()
     before, reached, mixed = (net.state_dict() for net in (generator(), run.average, run.outcome()))
     assert all(torch.allclose(mixed[name], (before[name] + reached[name]) / 2) for name in mixed), "half of each"
-    assert {"matte", "beyond", "thin", "adversarial", "critics"} == told[0].losses.keys()
+    assert {"matte", "beyond", "legs", "adversarial", "critics"} == told[0].losses.keys()
     picture = run.picture()
     assert picture.dtype == np.uint8
     assert picture.std() > 0
@@ -130,15 +130,16 @@ def test_outlines_are_thinned_by_a_pixel() -> None:
 
 
 def test_legs_are_not_judged() -> None:
-    """They stay as they were: a body on legs, of which the critics see the body."""
-    animal = torch.zeros(1, 1, 24, 24)
-    animal[:, :, 2:12, 3:20] = 1
+    """They stay as they were: a body on thin legs, of which the critics see the body; thick ones stand too low."""
+    animal = torch.zeros(2, 1, 24, 24)
+    animal[:, :, 2:15, 3:20] = 1
     body = animal.clone()
     for x in (3, 9, 17):
-        animal[:, :, 12:22, x : x + 3] = 1
-    assert torch.equal(stout(animal), body)
-    assert torch.equal(stout(body), body)
-    assert (stout(torch.ones(1, 1, 8, 8)) == 1).all(), "not at the border of the window"
+        animal[0, :, 15:22, x : x + 3] = 1
+    animal[1, :, 15:22, 3:12] = 1
+    assert torch.equal(body_of(animal), body * (torch.arange(24) < 22 - 0.38 * 20)[:, None])
+    assert (body_of(torch.ones(1, 1, 8, 8))[:, :, :4] == 1).all(), "not at the border of the window"
+    assert not body_of(torch.zeros(1, 1, 8, 8)).any()
 
 
 def test_no_colour_hides_an_instance() -> None:

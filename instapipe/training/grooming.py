@@ -38,12 +38,12 @@ from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
-_MATTE, _BEYOND, _THIN = 8.0, 2.0, 4.0
-"""Weights of the mattes' distance from what they were, of what lies outside of them, and of what is too thin to be
-judged."""
-STOUT = 5
-"""What is thinner than so many pixels is not judged. Of legs masks of real instances show as much grass as leg, and a
-generator learnt bands of black and yellow from them."""
+_MATTE, _BEYOND, _LEGS_STAY = 8.0, 2.0, 4.0
+"""Weights of the mattes' distance from what they were, of what lies outside of them, and of the legs' distance from
+what they were, for they are not judged."""
+STOUT, _LEGS = 5, 0.38
+"""What is thinner than so many pixels, and what is in such a share of the height above the feet, is not judged. Of legs
+masks of real instances show as much grass as leg: a generator learnt bands of black and yellow, or green, from them."""
 _COMMON, _SHARE = 0.5, 0.35
 """So many instances are cut out by the outline that they share with a real one, if it is such a part of theirs."""
 _FLAT = 0.08
@@ -159,13 +159,13 @@ class Groomer(Resumable):
             with self._autocast(), torch.no_grad():
                 painted, before = translated(self._before, batch)
             inner = thinned(matte.detach())
-            body = stout(inner)
-            mine, theirs = common(body, stout(thinned(real.masks)), rng)
+            body = body_of(inner)
+            mine, theirs = common(body, body_of(thinned(real.masks)), rng)
             fooled = losses.hinge_generator(self._judge(raw, mine, "made"), self._everyone)
             parts["matte"] = _MATTE * (matte - before).abs().mean()
             # At the rim, which is not judged, and outside, where another view's animal may reach, the coat goes on.
             parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
-            parts["thin"] = _THIN * ((inner - body) * (raw - painted)).abs().mean()
+            parts["legs"] = _LEGS_STAY * ((inner - body) * (raw - painted)).abs().mean()
             parts["adversarial"] = fooled / len(LEVELS)
             loss = torch.stack(list(parts.values())).sum()
         if not bool(torch.isfinite(loss)):
@@ -264,11 +264,14 @@ def thinned(outline: Tensor) -> Tensor:
     return -F.max_pool2d(-outline, 3, stride=1, padding=1)
 
 
-def stout(outline: Tensor, least: int = STOUT) -> Tensor:
-    """What of an outline, (B, 1, S, S) in [0, 1], is not thinner than `least` pixels, an odd number: bodies and necks,
-    but no legs."""
+def body_of(outline: Tensor, least: int = STOUT) -> Tensor:
+    """An outline, (B, 1, S, S) in [0, 1], without legs: what is thinner than `least` pixels, an odd number, or low."""
     inner = -F.max_pool2d(-outline, least, stride=1, padding=least // 2)
-    return F.max_pool2d(inner, least, stride=1, padding=least // 2)
+    stout = F.max_pool2d(inner, least, stride=1, padding=least // 2)
+    rows = (outline >= 0.5).any(dim=3)[:, 0]
+    top, feet = rows.float().argmax(dim=1), rows.shape[1] - rows.flip(1).float().argmax(dim=1)
+    knees = feet - _LEGS * (feet - top)
+    return stout * (torch.arange(rows.shape[1], device=rows.device) < knees[:, None])[:, None, :, None]
 
 
 def common(made: Tensor, real: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

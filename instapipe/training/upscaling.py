@@ -29,7 +29,7 @@ from instapipe.training import losses
 from instapipe.training.adversary import HIDDEN, WIDTH
 from instapipe.training.augment import Augmentation
 from instapipe.training.ema import average_of, update_average
-from instapipe.training.grooming import STOUT, coat_distance, coat_of, on_a_colour, stout, thinned
+from instapipe.training.grooming import STOUT, body_of, coat_distance, coat_of, on_a_colour, thinned
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows, planes
 from instapipe.training.precision import Choice, choose_precision
@@ -307,7 +307,7 @@ def _judged(outline: Tensor) -> Tensor:
 
     Of legs they would ask for a net (grooming.STOUT).
     """
-    return stout(thinned(outline), 2 * STOUT - 1)
+    return body_of(thinned(outline), 2 * STOUT - 1)
 
 
 def _doubled(matte: Tensor) -> Tensor:
