@@ -7,15 +7,17 @@ test program translates both ways and back again, so that a step costs four pass
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from instapipe.networks.blocks import NarrowConv2d, UpsampleConv
+from instapipe.networks.blocks import NarrowConv2d, SpectralConv2d, UpsampleConv
+from instapipe.networks.discriminator import SetDiscriminator
 from instapipe.networks.generator import SetGenerator
+from instapipe.networks.layers import DoublingConv2d, InstanceNorm, ReflectedConv2d
 from instapipe.training.step import InstaGAN
 from instapipe.translation.engines.rewrite import as_written
 
@@ -73,8 +75,33 @@ def plain_layers(module: nn.Module) -> None:
             conv = nn.Conv2d(child.in_channels, child.out_channels, kernel, padding=kernel // 2, padding_mode="reflect")
             conv.load_state_dict(child.state_dict())
             setattr(module, name, conv)
+        elif isinstance(child, SpectralConv2d):
+            child.__class__ = DividedConv2d
+        elif isinstance(child, ReflectedConv2d):
+            child.__class__ = nn.Conv2d
+        elif isinstance(child, DoublingConv2d):
+            child.__class__ = nn.ConvTranspose2d
+        elif isinstance(child, InstanceNorm):
+            child.__class__ = nn.InstanceNorm2d
         else:
             plain_layers(child)
+
+
+class DividedConv2d(SpectralConv2d):
+    """Divides its weight anew in each forward, as the original does."""
+
+    def convolve(self, x: Tensor, sigma: Tensor, places: Tensor | None = None) -> Tensor:
+        """See the base; `places` must be None."""
+        assert places is None
+        return nn.functional.conv2d(x, self.weight / sigma, self.bias, self.stride, self.padding)
+
+
+class InTurn(SetDiscriminator):
+    """Runs one batch after the other, as the original does."""
+
+    def in_a_row(self, inputs: Sequence[tuple[Tensor, Tensor, Tensor, int | None]]) -> tuple[Tensor, ...]:
+        """See the base."""
+        return tuple(super(InTurn, self).in_a_row([each])[0] for each in inputs)
 
 
 class OneByOne(nn.Module):
@@ -90,11 +117,13 @@ class OneByOne(nn.Module):
 
 
 def as_original(networks: InstaGAN) -> None:
-    """Let generators and set discriminators of a training step take their masks one after the other, by layers as they
-    are written."""
+    """Let generators and set discriminators of a training step take their masks, and real and translated samples, one
+    after the other, by layers as they are written."""
     for generator in (networks.source_to_target, networks.target_to_source):
         plain_layers(generator)
         generator.encoder_mask = OneByOne(generator.encoder_mask)  # type: ignore[assignment]
         generator.decoder_mask = OneByOne(generator.decoder_mask)
     for critic in (networks.critic_source, networks.critic_target):
+        plain_layers(critic)
+        critic.patches.__class__ = InTurn
         critic.patches.features_mask = OneByOne(critic.patches.features_mask)  # type: ignore[assignment]

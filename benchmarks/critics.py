@@ -87,7 +87,7 @@ def main() -> None:
                 torch.stack([scale.flatten(1).mean(dim=1) for scale in scales]).mean(dim=0)
                 for scales in critic.logits([seen], backbone)
             ]
-            rows.append(torch.stack([critic.scores(seen).flatten(1).mean(dim=1), *heads], dim=1))
+            rows.append(torch.stack([critic.scores([seen])[0].flatten(1).mean(dim=1), *heads], dim=1))
         return torch.cat(rows)
 
     target, unseen_targets = both(settings["target"], config.data.of_target())

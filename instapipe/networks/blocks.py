@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from instapipe.networks.layers import InstanceNorm, ReflectedConv2d, interleave, reflect
+
 R = TypeVar("R")
 
 
@@ -18,7 +20,7 @@ class ConvNormRelu(nn.Sequential):
     """Convolution (bias kept, as in the original), instance norm, ReLU."""
 
     def __init__(self, conv: nn.Module, channels: int, *, affine: bool) -> None:
-        super().__init__(conv, nn.InstanceNorm2d(channels, affine=affine), nn.ReLU(inplace=True))
+        super().__init__(conv, InstanceNorm(channels, affine=affine), nn.ReLU(inplace=True))
 
 
 class ResidualBlock(nn.Module):
@@ -26,10 +28,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, *, affine: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
-        self.norm1 = nn.InstanceNorm2d(channels, affine=affine)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
-        self.norm2 = nn.InstanceNorm2d(channels, affine=affine)
+        self.conv1 = ReflectedConv2d(channels, channels, 3)
+        self.norm1 = InstanceNorm(channels, affine=affine)
+        self.conv2 = ReflectedConv2d(channels, channels, 3)
+        self.norm2 = InstanceNorm(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
@@ -64,8 +66,7 @@ class UpsampleConv(nn.Module):
         # One convolution for all four: (B, 4 C', H + 1, W + 1), of which each takes its part.
         four = F.conv2d(x, self.phases().flatten(0, 2), padding=1)
         four = four.view(-1, 2, 2, self.conv.out_channels, height + 1, width + 1)
-        rows = [torch.stack([four[:, p, q, :, p : p + height, q : q + width] for q in (0, 1)], dim=-1) for p in (0, 1)]
-        out = torch.stack(rows, dim=3).flatten(4, 5).flatten(2, 3)  # (B, C', H, 2, W, 2) before
+        out = interleave(four)
         return out if self.conv.bias is None else out + self.conv.bias.to(out.dtype)[:, None, None]
 
 
@@ -85,7 +86,8 @@ class NarrowConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
         outputs, edge, width = self.out_channels, self.kernel_size[0] // 2, x.shape[-1]
-        apart = F.conv2d(F.pad(x, (edge, edge, edge, edge), mode="reflect"), self.columns())
+        # The sides are reflected behind the columns, where there are few channels.
+        apart = reflect(F.conv2d(reflect(x, edge, 0), self.columns()), 0, edge)
         out, *others = (
             part[..., shift : shift + width] for shift, part in enumerate(torch.split(apart, outputs, dim=1))
         )
@@ -94,19 +96,27 @@ class NarrowConv2d(nn.Conv2d):
         return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
 
 
-class _Sigma(torch.autograd.Function):
-    """u^T W v. Its gradient, u v^T, is taken with the newest vectors at the time of backward, as in the original: where
-    a layer ran several times before one backward (real, then fake; one mask after the other), all of them share the
-    best estimate."""
+class _Sigmas(torch.autograd.Function):
+    """u^T W v after each of `count` power iterations; (count,). Its gradient, u v^T, is taken with the newest vectors
+    at the time of backward, as in the original: where a layer ran several times before one backward (real, then fake;
+    one mask after the other), all of them share the best estimate. So one u v^T does for all."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, layer: SpectralConv2d) -> Tensor:
+    def forward(ctx: Any, matrix: Tensor, layer: SpectralConv2d, count: int) -> Tensor:
         ctx.layer = layer
-        return torch.dot(layer.spectral_u, matrix @ layer.spectral_v)
+        sigmas = []
+        for _ in range(count):
+            if layer.update_vectors:
+                layer.spectral_v.copy_(F.normalize(matrix.t() @ layer.spectral_u, dim=0, eps=1e-12))
+            product = matrix @ layer.spectral_v
+            if layer.update_vectors:
+                layer.spectral_u.copy_(F.normalize(product, dim=0, eps=1e-12))
+            sigmas.append(torch.dot(layer.spectral_u, product))
+        return torch.stack(sigmas)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * torch.outer(ctx.layer.spectral_u, ctx.layer.spectral_v), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return torch.outer(gradients[0].sum() * ctx.layer.spectral_u, ctx.layer.spectral_v), None, None
 
 
 class SpectralConv2d(nn.Conv2d):
@@ -129,15 +139,9 @@ class SpectralConv2d(nn.Conv2d):
     def sigmas(self, count: int) -> Tensor:
         """(count,): the singular value as `count` forwards in a row would see it, each after its power iteration."""
         matrix = self.weight.flatten(1)
-        out = []
         with torch.autocast(matrix.device.type, enabled=False):  # sums over thousands of terms: float32
-            for _ in range(count if self.update_vectors else 1):
-                if self.update_vectors:
-                    with torch.no_grad():
-                        self.spectral_v.copy_(F.normalize(matrix.t() @ self.spectral_u, dim=0, eps=1e-12))
-                        self.spectral_u.copy_(F.normalize(matrix @ self.spectral_v, dim=0, eps=1e-12))
-                out.append(cast(Tensor, _Sigma.apply(matrix, self)))
-        return torch.stack(out) if len(out) == count else out[0].expand(count)
+            out = cast(Tensor, _Sigmas.apply(matrix, self, count if self.update_vectors else 1))
+        return out.expand(count)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
@@ -149,12 +153,13 @@ class SpectralConv2d(nn.Conv2d):
         places: int64 (B,), which of several forwards in a row each item belongs to: the original runs its mask
         features one mask after the other. A convolution is linear in its weight, so one batch does for all of them.
         """
-        if places is None:
+        if places is None and self.weight.numel() < x.numel():
             with torch.autocast(x.device.type, enabled=False):
                 weight = self.weight / sigma
             return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        # Wide layers have few pixels: there and back, their weights would take longer to divide than to convolve with.
         y = F.conv2d(x, self.weight, None, self.stride, self.padding)
-        y = y / sigma[places][:, None, None, None].to(y.dtype)
+        y = y / (sigma[0] if places is None else sigma[places][:, None, None, None].to(y.dtype))
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 
 

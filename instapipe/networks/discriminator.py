@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from instapipe.networks.blocks import SpectralConv2d, recompute, scatter_valid
+from instapipe.networks.layers import InstanceNorm
 
 AT_ONCE = 4
 """So many masks of a sample go through the discriminator at once; of larger sets, part by part."""
@@ -19,10 +22,10 @@ class Extractor(nn.Sequential):
             SpectralConv2d(inputs, width, 4, 2, 1),
             nn.LeakyReLU(0.2, inplace=True),
             SpectralConv2d(width, 2 * width, 4, 2, 1),
-            nn.InstanceNorm2d(2 * width),
+            InstanceNorm(2 * width),
             nn.LeakyReLU(0.2, inplace=True),
             SpectralConv2d(2 * width, 4 * width, 4, 2, 1),
-            nn.InstanceNorm2d(4 * width),
+            InstanceNorm(4 * width),
             nn.LeakyReLU(0.2, inplace=True),
         )
 
@@ -40,10 +43,7 @@ class Extractor(nn.Sequential):
         return [layer.sigmas(repeats) for layer in self if isinstance(layer, SpectralConv2d)]
 
     def _layers(self, x: Tensor, places: Tensor | None, *sigmas: Tensor) -> Tensor:
-        rest = iter(sigmas)
-        for layer in self:
-            x = layer.convolve(x, next(rest), places) if isinstance(layer, SpectralConv2d) else layer(x)
-        return x
+        return _through(self, x, places, sigmas)
 
 
 class SetDiscriminator(nn.Module):
@@ -55,7 +55,7 @@ class SetDiscriminator(nn.Module):
         self.features_mask = Extractor(1, width)
         self.classifier = nn.Sequential(
             SpectralConv2d(8 * width, 16 * width, 4, 1, 1),
-            nn.InstanceNorm2d(16 * width),
+            InstanceNorm(16 * width),
             nn.LeakyReLU(0.2, inplace=True),
             SpectralConv2d(16 * width, 1, 4, 1, 1),
         )
@@ -66,10 +66,27 @@ class SetDiscriminator(nn.Module):
         most: the largest number of masks in the batch that this one is a part of: the spectral-norm vectors advance
         as often in every part.
         """
-        image_features = self.features_image(image)
-        features = torch.cat([image_features, self._of_set(masks, valid, most, like=image_features)], dim=1)
-        scores: Tensor = self.classifier(features)
+        (scores,) = self.in_a_row([(image, masks, valid, most)])
         return scores
+
+    def in_a_row(self, inputs: Sequence[tuple[Tensor, Tensor, Tensor, int | None]]) -> tuple[Tensor, ...]:
+        """The scores of several batches of one size of image, as one forward after the other would give them.
+
+        They go through as one batch: the classifier has so many weights that reading them is what takes the time.
+        """
+        images = torch.cat([image for image, *_ in inputs])
+        sizes, count = [len(image) for image, *_ in inputs], len(inputs)
+        places = None
+        if count > 1:
+            places = torch.cat([torch.full((size,), k, device=images.device) for k, size in enumerate(sizes)])
+        image_features = self.features_image(images, places, count)
+        of_sets = [
+            self._of_set(masks, valid, most, like=part)
+            for (_, masks, valid, most), part in zip(inputs, torch.split(image_features, sizes), strict=True)
+        ]
+        features = torch.cat([image_features, torch.cat(of_sets)], dim=1)
+        sigmas = [layer.sigmas(count) for layer in self.classifier if isinstance(layer, SpectralConv2d)]
+        return tuple(torch.split(_through(self.classifier, features, places, sigmas), sizes))
 
     def _of_set(self, masks: Tensor, valid: Tensor, most: int | None, like: Tensor) -> Tensor:
         """The sum of the valid masks' features; zeros where there is none.
@@ -90,3 +107,11 @@ class SetDiscriminator(nn.Module):
             else:
                 self.features_mask.sigmas(repeats)
         return total
+
+
+def _through(layers: nn.Sequential, x: Tensor, places: Tensor | None, sigmas: Sequence[Tensor]) -> Tensor:
+    """One layer after the other, each spectral-norm convolution by its own of `sigmas`."""
+    rest = iter(sigmas)
+    for layer in layers:
+        x = layer.convolve(x, next(rest), places) if isinstance(layer, SpectralConv2d) else layer(x)
+    return x

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from instapipe.config import GeneratorConfig
 from instapipe.networks.aggregation import build_aggregation
 from instapipe.networks.blocks import ConvNormRelu, NarrowConv2d, ResidualBlock, UpsampleConv, recompute, scatter_valid
+from instapipe.networks.layers import DoublingConv2d, ReflectedConv2d
 
 MIN_SIDE = 8
 """Smallest side in pixels: at 1/4 resolution a reflection by one pixel needs two."""
@@ -19,7 +20,7 @@ class Encoder(nn.Module):
 
     def __init__(self, inputs: int, width: int, blocks: int, *, affine: bool) -> None:
         super().__init__()
-        self.stem = ConvNormRelu(nn.Conv2d(inputs, width, 7, padding=3, padding_mode="reflect"), width, affine=affine)
+        self.stem = ConvNormRelu(ReflectedConv2d(inputs, width, 7), width, affine=affine)
         self.down1 = ConvNormRelu(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), 2 * width, affine=affine)
         self.down2 = ConvNormRelu(nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1), 4 * width, affine=affine)
         self.blocks = nn.Sequential(*(ResidualBlock(4 * width, affine=affine) for _ in range(blocks)))
@@ -36,8 +37,8 @@ class PaperDecoder(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         half, quarter = inputs // 2, inputs // 4
-        up1 = nn.ConvTranspose2d(inputs, half, 3, stride=2, padding=1, output_padding=1)
-        up2 = nn.ConvTranspose2d(half, quarter, 3, stride=2, padding=1, output_padding=1)
+        up1 = DoublingConv2d(inputs, half)
+        up2 = DoublingConv2d(half, quarter)
         self.up1 = ConvNormRelu(up1, half, affine=False)
         self.up2 = ConvNormRelu(up2, quarter, affine=False)
         self.out = NarrowConv2d(quarter, outputs, 7)

@@ -78,15 +78,17 @@ class Critic(nn.Module):
 
     def generator_loss(self, fake: Candidate, backbone: FrozenBackbone | None, weight: float) -> Tensor:
         """What the generator minimises: LSGAN on the patches plus `weight` x hinge on each scale of each head."""
-        loss = losses.least_squares(self.scores(fake), 1.0, fake.active)
+        (scores,) = self.scores([fake])
+        loss = losses.least_squares(scores, 1.0, fake.active)
         for logits in self.logits([fake], backbone):
             loss = loss + weight * losses.hinge_generator(logits, fake.active)
         return loss
 
     def discriminator_loss(self, real: Candidate, fake: Candidate, backbone: FrozenBackbone | None) -> Tensor:
         """Half the sum over real and fake, as in the original; the heads' hinge losses are added as they are."""
-        on_real = losses.least_squares(self.scores(real), 1.0, fake.active)
-        on_fake = losses.least_squares(self.scores(fake), 0.0, fake.active)
+        of_real, of_fake = self.scores([real, fake])
+        on_real = losses.least_squares(of_real, 1.0, fake.active)
+        on_fake = losses.least_squares(of_fake, 0.0, fake.active)
         loss = 0.5 * (on_real + on_fake)
         for logits in self.logits([real, fake], backbone):
             halves = [scale.chunk(2) for scale in logits]
@@ -94,7 +96,7 @@ class Critic(nn.Module):
             loss = loss + losses.hinge_fake([half[1] for half in halves], fake.active)
         return loss
 
-    def scores(self, candidate: Candidate) -> Tensor:
-        """The patch scores (B, 1, h, w) of the set discriminator: 1 looks real, 0 translated."""
-        scores: Tensor = self.patches(candidate.image, candidate.masks, candidate.valid, candidate.most)
-        return scores
+    def scores(self, candidates: list[Candidate]) -> tuple[Tensor, ...]:
+        """The patch scores (B, 1, h, w) of the set discriminator for one candidate after the other: 1 looks real, 0
+        translated."""
+        return self.patches.in_a_row([(each.image, each.masks, each.valid, each.most) for each in candidates])
