@@ -42,7 +42,8 @@ def bars(count: int, seed: int, *, tall: bool, colour: tuple[int, int, int]) -> 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Discriminators for pictures of 32 px, and for few steps."""
+    """Discriminators for pictures of 32 px, and for few steps; bars have no legs."""
+    monkeypatch.setattr(grooming, "_LEGS", 0.0)
     monkeypatch.setattr(grooming, "_CRITIC_RATE", 1e-3)
     monkeypatch.setattr(grooming, "WIDTH", 8)
     monkeypatch.setattr(grooming, "HIDDEN", 16)
@@ -82,7 +83,7 @@ def test_coats_learn_to_be_taken_for_real_and_outlines_stay() -> None:
             for group in run._critic_optimizer.param_groups:
                 group["lr"] = 0.0
     fooled = [each.losses["adversarial"] for each in told]
-    assert np.mean(fooled[-5:]) < np.mean(fooled[alone - 5 : alone]) - 0.4
+    assert np.mean(fooled[-5:]) < np.mean(fooled[alone - 5 : alone]) - 0.2
     new_raw, new_matte = made(run.average)
     assert np.abs(new_raw - raw).mean() > 0.3
     assert np.abs(new_matte - matte).mean() < 0.05
@@ -129,8 +130,9 @@ def test_outlines_are_thinned_by_a_pixel() -> None:
     assert (thinned(torch.ones(1, 1, 6, 6)) == 1).all(), "not at the border of the window"
 
 
-def test_legs_are_not_judged() -> None:
+def test_legs_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """They stay as they were: a body on thin legs, of which the critics see the body; thick ones stand too low."""
+    monkeypatch.setattr(grooming, "_LEGS", 0.38)
     animal = torch.zeros(2, 1, 24, 24)
     animal[:, :, 2:15, 3:20] = 1
     body = animal.clone()

@@ -19,7 +19,7 @@ from test_teaching import SIDE, Levels
 from instapipe.errors import DataError, WeightsError
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.networks.upscaler import WORTH, Upscaler, UpscalerForm, read_upscaler
-from instapipe.training import upscaling
+from instapipe.training import grooming, upscaling
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows
 from instapipe.training.precision import Choice
@@ -147,7 +147,8 @@ def stripes(count: int, side: int, *, soft: float) -> tuple[np.ndarray, np.ndarr
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks for pictures of 32 px, and for few steps."""
+    """Networks for pictures of 32 px, and for few steps; discs have no legs."""
+    monkeypatch.setattr(grooming, "_LEGS", 0.0)
     monkeypatch.setattr(upscaling, "UpscalerForm", lambda: FORM)
     monkeypatch.setattr(upscaling, "_CRITIC_RATE", 1e-3)
     monkeypatch.setattr(upscaling, "_WARM", 5)

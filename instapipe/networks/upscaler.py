@@ -7,7 +7,8 @@ what is missing after cubic interpolation (:mod:`instapipe.training.upscaling`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from instapipe.networks.cards import attached
 from instapipe.networks.eight_bits import packed, unpacked
 
 _KIND = "upscaler"
+_WIDEST, _DEEPEST = 256, 64
+"""What a file may ask for before its weights are looked at."""
 _LEAK = 0.2
 _RESIDUE = 0.3
 """Of each block, so that a deep network without norms learns from the first step on."""
@@ -91,7 +94,8 @@ class Upscaler(nn.Module):
 
     def write(self, path: Path) -> None:
         """One safetensors file in 8 bits, whole or not at all. Raises OutputError."""
-        facts = {"kind": _KIND, "width": str(self.form.width), "blocks": str(self.form.blocks)}
+        # In one value: several would be written in any order.
+        facts = {_KIND: json.dumps(asdict(self.form))}
         write_atomically(path, save(packed(self.state_dict()), metadata=facts))
 
 
@@ -109,11 +113,12 @@ def read_upscaler(path: Path) -> Upscaler:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"no upscaler in {str(path)!r}: {' '.join(str(error).split())}") from error
     try:
-        if facts.get("kind") != _KIND:
-            raise ValueError(f"its kind is {facts.get('kind')!r}")
-        upscaler = Upscaler(UpscalerForm(int(facts["width"]), int(facts["blocks"])))
+        form = UpscalerForm(**json.loads(facts[_KIND]))
+        if not (1 <= form.width <= _WIDEST and 0 <= form.blocks <= _DEEPEST):
+            raise ValueError(f"{form.width} channels and {form.blocks} blocks")
+        upscaler = Upscaler(form)
         upscaler.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
             f"{str(path)!r} is not an upscaler's file (instapipe train-upscaler writes them): {reason}"

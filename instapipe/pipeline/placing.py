@@ -216,6 +216,19 @@ def together(masks: Sequence[Mask], region: Rectangle) -> BoolMask:
     return out
 
 
+def masks_of(
+    mattes: State, count: int, place: Rectangle, size: tuple[int, int], hidden: Mask | None = None
+) -> tuple[Mask, ...]:
+    """The translated mask of each of `count` instances: they share it where there is one matte for all.
+
+    hidden: what is covered by others.
+    """
+    new = tuple(enlarged_mask(matte, place, size) for matte in mattes)
+    if hidden is not None:
+        new = tuple(Mask.from_crop(size, mask.box[:2], mask.crop & ~hidden.window(mask.box)) for mask in new)
+    return new * count if len(new) < count else new
+
+
 def _beheaded(shape: BoolMask, visible: BoolMask) -> bool:
     rows = np.flatnonzero(shape.any(axis=1))
     if rows.size == 0:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from instapipe.config import Placement
 from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
-from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, find_place, together
+from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, find_place, masks_of, together
 from instapipe.pipeline.records import ChosenTry, State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
 from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
-from instapipe.translation.resampling import enlarged, enlarged_mask, shrink, shrink_mask
+from instapipe.translation.resampling import enlarged, shrink, shrink_mask
 
 _FRONT = 1.1
 """An animal whose window is that much higher than wide was shown wider: it is seen from the front."""
@@ -162,7 +162,7 @@ class NativeSurface:
         there = Mask.from_crop(size, (x0, y0), changed)
         cx0, cy0, cx1, cy1 = there.box
         patch = np.ascontiguousarray(blended[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0])
-        return StepRecord(_each(mattes, len(masks), place, size, hidden), there, patch, chosen=chosen)
+        return StepRecord(masks_of(mattes, len(masks), place, size, hidden), there, patch, chosen=chosen)
 
     def _best(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> tuple[_Made, ChosenTry | None]:
         """What the generator makes of the instances in `window`; of several tries what is sound and covers least."""
@@ -266,7 +266,7 @@ class ModelSurface:
         size = (self._photo.shape[0], self._photo.shape[1])
         model_size = (self._state.shape[0], self._state.shape[1])
         raw, mattes = step(self._state, np.stack([shrink_mask(mask.window(window), model_size) for mask in masks]))
-        new = _each(mattes, len(masks), window, size)
+        new = masks_of(mattes, len(masks), window, size)
         where = np.ones(size, dtype=np.bool_)
         if self._settings.background == "exact":
             touched = np.zeros(size, dtype=np.bool_)
@@ -320,16 +320,3 @@ class ModelSurface:
 def _area(matte: State, place: Rectangle) -> float:
     """Pixels of the photo that a matte covers, put into `place`."""
     return float((matte >= 0.5).mean() * (place[2] - place[0]) * (place[3] - place[1]))
-
-
-def _each(
-    mattes: State, count: int, place: Rectangle, size: tuple[int, int], hidden: Mask | None = None
-) -> tuple[Mask, ...]:
-    """The translated mask of each of `count` instances: they share it where there is one matte for all.
-
-    hidden: what is covered by others.
-    """
-    new = tuple(enlarged_mask(matte, place, size) for matte in mattes)
-    if hidden is not None:
-        new = tuple(Mask.from_crop(size, mask.box[:2], mask.crop & ~hidden.window(mask.box)) for mask in new)
-    return new * count if len(new) < count else new
