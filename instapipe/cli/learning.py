@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from instapipe.cli.train import Interruption
-    from instapipe.training.teaching import Taught
+    from instapipe.training.resumable import Taught
 
 
 class Learner(Protocol):

@@ -9,7 +9,6 @@ outlines of both have in common: by the silhouette alone they could be told apar
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ from instapipe.training.ema import average_of, update_average
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.resumable import Resumable
-from instapipe.training.teaching import Taught, continued, held_out
+from instapipe.training.teaching import continued, held_out
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
@@ -74,6 +73,8 @@ class Grooming:
 
 class Groomer(Resumable):
     """The state of a run: generator, average, discriminators, optimisers, the step reached."""
+
+    settings: Grooming
 
     def __init__(
         self,
@@ -127,28 +128,12 @@ class Groomer(Resumable):
         (raw.sum() + torch.stack([level.float().sum() for level in features]).sum()).backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
-    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
-        """Until the end; the caller may stop at any time. After `every` steps :meth:`measure`, and `save`.
-
-        Raises TrainingError where a loss is not finite.
-        """
-        settings = self.settings
+    def _advance(self) -> dict[str, float]:
+        settings, done = self.settings, self.step / self.settings.steps
         alone = min(settings.alone, settings.steps // 2)
-        while self.step < settings.steps:
-            done = self.step / settings.steps
-            rate = settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS)
-            for group in self._optimizer.param_groups:
-                group["lr"] = max(rate, 0.0)
-            record = self._advance(learning=rate > 0)
-            self.step += 1
-            due = self.step % every == 0 or self.step == settings.steps
-            measured = self.measure() if due else None
-            if due:
-                save()
-            yield Taught(self.step, record, measured)
-
-    def _advance(self, *, learning: bool) -> dict[str, float]:
-        """learning: whether the generator takes a step as well."""
+        rate = settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS)
+        learning = rate > 0  # the generator as well
+        self._learn_at(max(rate, 0.0))
         rng = np.random.default_rng(derive(self.settings.seed, "outlines", self.step))
         batch, real = self._draw(self.step), self._real_of(self._chosen_real())
         parts: dict[str, Tensor] = {}

@@ -1,20 +1,73 @@
-"""The checkpoint of a run that learns by itself alone: `grade teach`, `train-back`, `train-coats`."""
+"""A run that learns by itself alone, step after step, and its checkpoint: `grade teach`, `train-back`, `train-coats`,
+`train-upscaler`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 from instapipe.training import checkpoint
 from instapipe.training.precision import Choice
 
 
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """After a step. losses: by name.  held_out: what `measure` says of photos that are not learnt from, by the average
+    of the weights; None between measurements."""
+
+    step: int
+    losses: dict[str, float]
+    held_out: float | None
+
+
+class Settings(Protocol):
+    """What is asked of a run."""
+
+    @property
+    def steps(self) -> int:
+        """In all."""
+        ...
+
+
 class Resumable(ABC):
     """What is learnt, the step reached, and the precision that the run began with."""
 
+    settings: Settings
     step: int
     precision: Choice
+    _optimizer: torch.optim.Optimizer
+
+    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
+        """Until the end; the caller may stop at any time. After `every` steps :meth:`measure`, and `save`.
+
+        Raises TrainingError where a loss is not finite.
+        """
+        while self.step < self.settings.steps:
+            losses = self._advance()
+            self.step += 1
+            due = self.step % every == 0 or self.step == self.settings.steps
+            measured = self.measure() if due else None
+            if due:
+                save()
+            yield Taught(self.step, losses, measured)
+
+    @abstractmethod
+    def _advance(self) -> dict[str, float]:
+        """Take a step; its losses by name."""
+
+    @abstractmethod
+    def measure(self) -> float:
+        """How good it is on photos that nothing is learnt from."""
+
+    def _learn_at(self, rate: float) -> None:
+        """Set the rate of what is learnt."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
 
     @property
     @abstractmethod

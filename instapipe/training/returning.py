@@ -8,7 +8,7 @@ judged by the discriminators alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from instapipe.training.ema import average_of, update_average
 from instapipe.training.pairs import Batch, Pairs, Windows, legs_of, translated
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.resumable import Resumable
-from instapipe.training.teaching import Taught, continued, held_out, looked_at, teaching_losses
+from instapipe.training.teaching import continued, held_out, looked_at, teaching_losses
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
@@ -68,6 +68,8 @@ class Returning:
 
 class Returner(Resumable):
     """The state of a run: generator, average, discriminators, optimisers, the step reached."""
+
+    settings: Returning
 
     def __init__(
         self,
@@ -127,26 +129,9 @@ class Returner(Resumable):
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
-    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
-        """Until the end; the caller may stop at any time. After `every` steps the held-out loss, and `save`.
-
-        Raises TrainingError where a loss is not finite.
-        """
-        settings = self.settings
-        while self.step < settings.steps:
-            done = self.step / settings.steps
-            rate = settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / (1 - _FALLS))
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            record = self._advance()
-            self.step += 1
-            due = self.step % every == 0 or self.step == settings.steps
-            measured = self.measure() if due else None
-            if due:
-                save()
-            yield Taught(self.step, record, measured)
-
     def _advance(self) -> dict[str, float]:
+        settings, done = self.settings, self.step / self.settings.steps
+        self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / (1 - _FALLS)))
         bfloat16 = self.precision.precision == "bfloat16"
         batch = self._draw(self.step)
         self._optimizer.zero_grad()

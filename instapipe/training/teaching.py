@@ -7,7 +7,6 @@ using convolutional neural networks", CVPR 2016), for a mean of coats would be a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,18 +52,10 @@ class Teaching:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Taught:
-    """After a step. losses: by name.  held_out: what `measure` says of photos that are not learnt from, by the average
-    of the weights; None between measurements."""
-
-    step: int
-    losses: dict[str, float]
-    held_out: float | None
-
-
 class Teacher(Resumable):
     """The state of a run: generator, average, optimiser, the step reached. Raises DataError."""
+
+    settings: Teaching
 
     def __init__(
         self,
@@ -97,29 +88,20 @@ class Teacher(Resumable):
         self._losses(self.learnt[:2], bfloat16=precision == "bfloat16")["all"].backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
-    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
-        """Until the end; the caller may stop at any time. After `every` steps the held-out grade, and `save`."""
+    def _advance(self) -> dict[str, float]:
         settings = self.settings
-        while self.step < settings.steps:
-            rng = np.random.default_rng(derive(settings.seed, "teach", self.step))
-            chosen = rng.choice(self.learnt, settings.batch, replace=False)
-            rate = settings.rate * min(1.0, (self.step + 1) / _WARM) * (1 - self.step / settings.steps)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            losses = self._losses(chosen, bfloat16=self.precision.precision == "bfloat16")
-            if not bool(torch.isfinite(losses["all"])):
-                raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
-            self._optimizer.zero_grad()
-            losses["all"].backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
-            self._optimizer.step()
-            update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
-            self.step += 1
-            due = self.step % every == 0 or self.step == settings.steps
-            measured = self.measure() if due else None
-            if due:
-                save()
-            yield Taught(self.step, {name: value.item() for name, value in losses.items()}, measured)
+        rng = np.random.default_rng(derive(settings.seed, "teach", self.step))
+        chosen = rng.choice(self.learnt, settings.batch, replace=False)
+        self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * (1 - self.step / settings.steps))
+        losses = self._losses(chosen, bfloat16=self.precision.precision == "bfloat16")
+        if not bool(torch.isfinite(losses["all"])):
+            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
+        self._optimizer.zero_grad()
+        losses["all"].backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
+        self._optimizer.step()
+        update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
+        return {name: value.item() for name, value in losses.items()}
 
     @torch.inference_mode()
     def measure(self) -> float:

@@ -8,7 +8,7 @@ that size, and halved again it must be what it was. The first part is that of Wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ from instapipe.training.made import Made
 from instapipe.training.pairs import Windows, planes
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.resumable import Resumable
-from instapipe.training.teaching import Taught, held_out
+from instapipe.training.teaching import held_out
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2)
@@ -84,6 +84,8 @@ class _Batch:
 class Finisher(Resumable):
     """The state of a run: upscaler, average, discriminators, optimisers, the step reached."""
 
+    settings: Upscaling
+
     def __init__(
         self, made: Made, real: Windows, backbone: FrozenBackbone, settings: Upscaling, device: torch.device
     ) -> None:
@@ -129,25 +131,9 @@ class Finisher(Resumable):
         torch.stack([level.float().sum() for level in features]).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
-    def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
-        """Until the end; the caller may stop at any time. After `every` steps :meth:`measure`, and `save`.
-
-        Raises TrainingError where a loss is not finite.
-        """
-        settings = self.settings
-        while self.step < settings.steps:
-            done = self.step / settings.steps
-            for group in self._optimizer.param_groups:
-                group["lr"] = settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / _FALLS)
-            record = self._advance()
-            self.step += 1
-            due = self.step % every == 0 or self.step == settings.steps
-            measured = self.measure() if due else None
-            if due:
-                save()
-            yield Taught(self.step, record, measured)
-
     def _advance(self) -> dict[str, float]:
+        settings, done = self.settings, self.step / self.settings.steps
+        self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / _FALLS))
         made = self._made_batch(self.step)
         real, large = self._real_batch(self.step)
         parts: dict[str, Tensor] = {}
