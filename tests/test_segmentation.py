@@ -85,6 +85,29 @@ def test_segmenting_twice_gives_the_same(folder: Path) -> None:
     assert all((a.crop == b.crop).all() for a, b in zip(one.masks, two.masks, strict=True))
 
 
+def test_what_is_seen_both_ways_is_mirrored_with_the_photo(folder: Path) -> None:
+    """To the last mask and score, though a network sees a photo and its mirror image differently."""
+    photo = noise(90, 130)  # no multiple of the network's strides
+    turned = Photo(np.ascontiguousarray(photo.pixels[:, ::-1]), "turned", "0" * 64)
+
+    def segmented(mirrored: bool) -> tuple[Instances, Instances]:
+        card = json.loads((folder / "card.json").read_text())
+        card["settings"]["mirrored"] = mirrored
+        (folder / "card.json").write_text(json.dumps(card))
+        segmenter = load_segmenter(str(folder))
+        return segmenter.segment(photo), segmenter.segment(turned)
+
+    def apart(one: Instances, two: Instances) -> float:
+        theirs = [mask.dense()[:, ::-1] for mask in two.masks]
+        return max(
+            min(np.count_nonzero(mask.dense() ^ their) / mask.area for their in theirs) for mask in one.masks[:20]
+        )
+
+    once, both = segmented(False), segmented(True)
+    assert both[0].scores == pytest.approx(both[1].scores, abs=1e-5)
+    assert apart(*both) < 0.01 < 0.1 < apart(*once)
+
+
 def test_the_description_is_the_loaded_ones(folder: Path) -> None:
     segmenter = load_segmenter(str(folder))
     assert registry.describe(str(folder)) == (segmenter.classes, segmenter.fingerprint())

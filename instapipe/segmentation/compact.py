@@ -177,6 +177,7 @@ class CompactSegmenter:
         self.name = card.name
         self.classes = card.classes
         self._card = card
+        self._mirrored = build(CompactSettings, card.settings, f"card of {card.name!r}: settings").mirrored
         self._model = load_network(card, folder).eval().to(device)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class CompactSegmenter:
 
     def segment(self, photo: Photo) -> Instances:
         """Unfiltered instances of all classes, best first."""
-        return without_parts(detect(self._model, photo.pixels, ("", *self.classes)))
+        return without_parts(detect(self._model, photo.pixels, ("", *self.classes), mirrored=self._mirrored))
 
 
 def without_parts(instances: Instances) -> Instances:

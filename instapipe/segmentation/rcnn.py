@@ -37,21 +37,27 @@ def losses(model: MaskRCNN, images: Tensor, targets: Sequence[dict[str, Tensor]]
 
 
 @torch.inference_mode()
-def detect(model: MaskRCNN, pixels: Pixels, labels: Sequence[str]) -> Instances:
+def detect(model: MaskRCNN, pixels: Pixels, labels: Sequence[str], *, mirrored: bool = False) -> Instances:
     """The instances in a photo, best first, masks at the photo's own resolution.
 
     model: in eval mode; its transform says the size to work at.  pixels: uint8 (H, W, 3) RGB.  labels: name of every
-    class index from 0; an empty name is no class (the background, unused COCO ids).
+    class index from 0; an empty name is no class (the background, unused COCO ids).  mirrored: look at the photo
+    mirrored as well, and take the mean of both.
     """
     device = next(model.parameters()).device
     height, width = pixels.shape[:2]
     small = resize_for(model, pixels)
     image = torch.tensor(small, device=device).permute(2, 0, 1).float() / 255
-    images = model.transform.batch_images([model.transform.normalize(image)], model.transform.size_divisible)
-    sizes = [(small.shape[0], small.shape[1])]
+    looks = [image, image.flip(-1)] if mirrored else [image]
+    views = [model.transform.normalize(look) for look in looks]
+    images = model.transform.batch_images(views, model.transform.size_divisible)
+    sizes = [(small.shape[0], small.shape[1])] * len(views)
     features = model.backbone(images)
     proposals, _ = model.rpn(ImageList(images, sizes), features)
-    (found,), _ = model.roi_heads(features, proposals, sizes)
+    if mirrored:
+        found = _both_ways(model, features, proposals, sizes[0])
+    else:
+        (found,), _ = model.roi_heads(features, proposals, sizes)
 
     scores = found["scores"].float().cpu().numpy()
     names = [labels[int(i)] if int(i) < len(labels) else "" for i in found["labels"]]
@@ -68,6 +74,41 @@ def detect(model: MaskRCNN, pixels: Pixels, labels: Sequence[str]) -> Instances:
         tuple(names[i] for i in kept),
         tuple(float(scores[i]) for i in kept),
     )
+
+
+def _both_ways(
+    model: MaskRCNN, features: dict[str, Tensor], proposals: Sequence[Tensor], size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """What torchvision's heads find in a photo and in its mirror image, each proposal of either judged in both.
+
+    features: (2, C, h, w) by level.  proposals: float (N, 4) XYXY of each.  size: (H, W) before padding.
+    """
+    heads, width = model.roi_heads, size[1]
+    sides = [{name: level[side : side + 1] for name, level in features.items()} for side in (0, 1)]
+    boxes = torch.cat([proposals[0], _turned(proposals[1], width)])
+    shares, shifts = [], []
+    for side, there in zip(sides, (boxes, _turned(boxes, width)), strict=True):
+        logits, shift = heads.box_predictor(heads.box_head(heads.box_roi_pool(side, [there], [size])))
+        shares.append(logits.softmax(-1))
+        shifts.append(shift)
+    # Of (x, y, width, height) of each class, the first points the other way.
+    shift = (shifts[0] + shifts[1] * shifts[1].new_tensor([-1.0, 1.0, 1.0, 1.0]).repeat(shares[0].shape[1])) / 2
+    logits = torch.stack(shares).mean(0).log()
+    (boxes,), (scores,), (labels,) = heads.postprocess_detections(logits, shift, [boxes], [size])
+    masks = torch.zeros(len(boxes), 1, 1, 1, device=boxes.device)
+    if len(boxes):
+        seen = []
+        for side, there in zip(sides, (boxes, _turned(boxes, width)), strict=True):
+            grids = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(side, [there], [size])))
+            seen.append(grids[torch.arange(len(labels)), labels][:, None].sigmoid())
+        masks = (seen[0] + seen[1].flip(-1)) / 2
+    return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks}
+
+
+def _turned(boxes: Tensor, width: int) -> Tensor:
+    """Where boxes (N, 4) XYXY lie in the mirror image of a picture of `width`."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return torch.stack([width - x1, y0, width - x0, y1], dim=-1)
 
 
 def resize_for(model: MaskRCNN, pixels: Pixels) -> Pixels:

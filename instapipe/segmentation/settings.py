@@ -18,6 +18,7 @@ class CompactSettings(Strict):
     mask_grid: int = Field(20, ge=7, le=56, description="cells of the mask head's input; the mask has twice as many")
     short_side: int = Field(288, ge=64, le=2048, description="a photo is resized to this for the network")
     long_side: int = Field(480, ge=64, le=4096, description="but to no longer side than this")
+    mirrored: bool = Field(False, description="look at each photo mirrored as well, and take the mean of both")
 
 
 class AugmentSettings(Strict):

@@ -260,8 +260,8 @@ def known_to(card: SegmenterCard, state: dict[str, Tensor], classes: tuple[str, 
 
 
 def _form(network: CompactSettings) -> dict[str, Any]:
-    """What decides the form of the weights: not the size of photos, which is for afterwards."""
-    return network.model_dump(mode="json", exclude={"short_side", "long_side"})
+    """What decides the form of the weights: not how photos are looked at, which is for afterwards."""
+    return network.model_dump(mode="json", exclude={"short_side", "long_side", "mirrored"})
 
 
 def freeze(model: MaskRCNN, levels: int) -> None:
