@@ -100,6 +100,24 @@ def test_a_hole_at_the_border_and_one_that_leaves_little() -> None:
         assert np.array_equal(filled, fill(np.ascontiguousarray(damaged[:, ::-1])[:, ::-1], hole))
 
 
+def test_copies_come_in_pieces() -> None:
+    """Of colours of which each is there once: neighbours inside the hole were mostly neighbours before."""
+    side = 100
+    ids = np.random.default_rng(0).permutation(side * side)
+    colours = np.stack([ids % 22, ids // 22 % 22, ids // 484], axis=-1).astype(np.uint8) * np.uint8(10)
+    pixels = colours.reshape(side, side, 3)
+    hole = hole_of(pixels.shape, (50, 50), 25)
+    filled = fill(np.where(hole[:, :, None], np.uint8(0), pixels), hole)
+    place = np.empty(side * side, dtype=np.intp)
+    place[ids] = np.arange(side * side)
+    digits = filled.astype(np.intp) // 10
+    source = place[digits[..., 0] + 22 * digits[..., 1] + 484 * digits[..., 2]]
+    for axis, beside in ((1, 1), (0, side)):
+        together = np.diff(source, axis=axis) == beside
+        within = (hole[:, 1:] & hole[:, :-1]) if axis else (hole[1:] & hole[:-1])
+        assert together[within].mean() > 0.6
+
+
 def test_little_or_nothing_around() -> None:
     pixels = np.full((9, 9, 3), 50, np.uint8)
     hole = np.zeros((9, 9), np.bool_)

@@ -24,8 +24,11 @@ _BORDER = 4
 """Around the image, so that no patch and no neighbour of a pixel lies outside the array."""
 _NOWHERE = -(1 << 20)
 """The source of the border: no place, however it is shifted."""
-_STEPS = (4, 2, 1)
-"""How far away the neighbours are whose sources are tried."""
+_STEPS = (4, 2, 1, 1, 1, 1)
+"""How far away the neighbours are whose sources are tried, in turn: the last ones let pieces grow together."""
+_APART = 1.0
+"""What each of a pixel's four neighbours costs that is copied from elsewhere, in medians of the patches' distances.
+What is copied pixel by pixel looks like its source in every patch, and is a weave of it; in pieces, grass is grass."""
 _WORKING_SIDE = 144
 """The field is computed at this scale at most: a patch is to see a tuft of grass, not a blade."""
 _COARSEST_SIDE = 24
@@ -199,6 +202,7 @@ class _Level:
         own = _rows([plane.take(self._near) for plane in self._compared()])
         best = self._field.take(self._near)
         cost = _distance(own, self._stock.take(best, axis=0))
+        self._apart = _APART * float(np.median(cost))
         for step in _STEPS:
             for shift in (step, -step, step * self._stride, -step * self._stride):
                 self._try(own, best, cost, self._field.take(self._near + shift) - shift)
@@ -215,11 +219,20 @@ class _Level:
         chosen = np.flatnonzero(self._allowed.take(candidate, mode="clip") & (candidate != best))
         offered = candidate.take(chosen)
         distance = _distance(own.take(chosen, axis=0), self._stock.take(offered, axis=0))
-        wins = distance < cost.take(chosen)
+        at = self._near.take(chosen)
+        wins = distance + self._strangers(at, offered) < cost.take(chosen) + self._strangers(at, best.take(chosen))
         chosen, offered = chosen[wins], offered[wins]
         best[chosen] = offered
         cost[chosen] = distance[wins]
-        self._field[self._near.take(chosen)] = offered
+        self._field[at[wins]] = offered
+
+    def _strangers(self, at: Places, source: Places) -> Plane:
+        """What it costs that neighbours of the places `at` are not copied from beside their `source`."""
+        count = np.zeros(len(at), dtype=np.float32)
+        for shift in (1, -1, self._stride, -self._stride):
+            theirs = self._field.take(at + shift)
+            count += (theirs - shift != source) & (theirs != _NOWHERE)
+        return self._apart * count
 
     def vote(self) -> float:
         """Each pixel of the hole: the mean of what the patches around it say it is. Returns the mean change."""
