@@ -34,7 +34,7 @@ PHOTOS = 100
 def main() -> int:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--photos", type=int, default=PHOTOS, help="in the folder")
     parser.add_argument("--output", type=Path, default=None)
