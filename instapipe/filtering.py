@@ -19,7 +19,7 @@ Order = Literal["size", "size-ascending", "score", "left-to-right", "random", "g
 
 
 class FilterSettings(Strict):
-    """What is kept. `keep` names instances by number and overrules score, area, duplicates and the cap."""
+    """What is kept. `keep` names instances by number and overrules class, score, area, duplicates and the cap."""
 
     label: str = Field(description="the class that is translated")
     score: float = Field(0.5, ge=0.0, le=1.0, description="lowest score")
@@ -94,7 +94,7 @@ def choose(instances: Instances, settings: FilterSettings) -> Selection:
         zip(instances.numbers, instances.labels, instances.scores, strict=True)
     ):
         reason = None
-        if label != settings.label:
+        if number not in kept_by_name and label != settings.label:
             reason = f"class {label}"
         elif number in settings.drop:
             reason = "dropped by number"

@@ -69,7 +69,9 @@ OrderName = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Of --order random.", metavar="N")]
-Keep = Annotated[str | None, typer.Option("--keep", help="Only these instances, by number.", metavar="1,3")]
+Keep = Annotated[
+    str | None, typer.Option("--keep", help="Only these instances, by number, whatever their class.", metavar="1,3")
+]
 Drop = Annotated[str | None, typer.Option("--drop", help="Not these instances, by number.", metavar="2")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Where results are kept.", metavar="DIR")]
 Verify = Annotated[

@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 # A stage's version is raised whenever the same inputs give other bytes.
 DECODE_VERSION = 1
 SEGMENT_VERSION = 2
-FILTER_VERSION = 1
+FILTER_VERSION = 2
 TRANSLATE_VERSION = 18
 OUTPUT_VERSION = 5
 
