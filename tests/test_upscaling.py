@@ -19,7 +19,7 @@ from test_teaching import SIDE, Levels
 from instapipe.errors import DataError, WeightsError
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.networks.upscaler import WORTH, Upscaler, UpscalerForm, read_upscaler
-from instapipe.training import grooming, upscaling
+from instapipe.training import contest, grooming, upscaling
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows
 from instapipe.training.precision import Choice
@@ -150,12 +150,12 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks for pictures of 32 px, and for few steps; discs have no legs."""
     monkeypatch.setattr(grooming, "_LEGS", 0.0)
     monkeypatch.setattr(upscaling, "UpscalerForm", lambda: FORM)
-    monkeypatch.setattr(upscaling, "_CRITIC_RATE", 1e-3)
-    monkeypatch.setattr(upscaling, "_WARM", 5)
-    monkeypatch.setattr(upscaling, "_AVERAGE", 0.9)
-    monkeypatch.setattr(upscaling, "WIDTH", 8)
-    monkeypatch.setattr(upscaling, "HIDDEN", 16)
-    monkeypatch.setattr(upscaling, "choose_precision", lambda *_: Choice("float32", "as asked"))
+    monkeypatch.setattr(contest, "_CRITIC_RATE", 1e-3)
+    monkeypatch.setattr(contest, "_WARM", 5)
+    monkeypatch.setattr(contest, "_AVERAGE", 0.9)
+    monkeypatch.setattr(contest, "WIDTH", 8)
+    monkeypatch.setattr(contest, "HIDDEN", 16)
+    monkeypatch.setattr(contest, "choose_precision", lambda *_: Choice("float32", "as asked"))
 
 
 class Finest(Levels):

@@ -28,8 +28,8 @@ _STEPS = (4, 2, 1, 1, 1, 1)
 """How far away the neighbours are whose sources are tried, in turn: the last ones let pieces grow together."""
 _APART = 0.25
 """What each of a pixel's four neighbours costs that is copied from elsewhere, in medians of the patches' distances.
-What is copied pixel by pixel looks like its source in every patch, and is a weave of it; in pieces, grass is grass. With more of it
-fences and horizons fall to pieces as well."""
+What is copied pixel by pixel looks like its source in every patch, and is a weave of it; in pieces, grass is grass. At
+a higher cost fences and horizons fall to pieces as well."""
 _WORKING_SIDE = 144
 """The field is computed at this scale at most: a patch is to see a tuft of grass, not a blade."""
 _COARSEST_SIDE = 24

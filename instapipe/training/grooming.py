@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +19,15 @@ from torch import Tensor
 
 from instapipe.config import CompositingConfig
 from instapipe.data.domains import derive
-from instapipe.errors import DataError, TrainingError
-from instapipe.networks.blocks import frozen, initialise
+from instapipe.networks.blocks import frozen
 from instapipe.networks.generator import SetGenerator, soften
-from instapipe.networks.projected import FrozenBackbone, ProjectedHeads
+from instapipe.networks.projected import FrozenBackbone
 from instapipe.structures import Pixels
 from instapipe.training import losses
-from instapipe.training.adversary import HIDDEN, WIDTH
 from instapipe.training.augment import Augmentation
-from instapipe.training.ema import average_of, update_average
+from instapipe.training.contest import Contest
 from instapipe.training.pairs import Batch, Windows, translated
-from instapipe.training.precision import Choice, choose_precision
-from instapipe.training.resumable import Resumable
-from instapipe.training.teaching import continued, held_out
+from instapipe.training.teaching import continued
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
@@ -47,10 +42,6 @@ _COMMON, _SHARE = 0.5, 0.35
 """So many instances are cut out by the outline that they share with a real one, if it is such a part of theirs."""
 _FLAT = 0.08
 """How much the colours of what is shown vary, in [-1, 1]: the coat shall not hang on the wool's."""
-_CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
-_WARM, _FALLS = 50, 0.5
-"""The rate is reached after so many steps, and falls from this share of the run on."""
-_BETAS, _NORM, _AVERAGE = (0.5, 0.99), 1.0, 0.995
 _MOST_HELD_OUT, _SHOWN = 64, 24
 
 
@@ -71,8 +62,8 @@ class Grooming:
     seed: int = 0
 
 
-class Groomer(Resumable):
-    """The state of a run: generator, average, discriminators, optimisers, the step reached."""
+class Groomer(Contest[SetGenerator]):
+    """A generator against discriminators of coats."""
 
     settings: Grooming
 
@@ -91,36 +82,13 @@ class Groomer(Resumable):
 
         Raises DataError where there is too little to learn from, or nothing to hold out.
         """
-        self.settings, self.step = settings, 0
         self._shown, self._real, self._compositing = shown, real, compositing
-        self._backbone, self._device = backbone.to(device), device
-        self._network = generator.to(device).requires_grad_(True).train()
-        self._before = copy.deepcopy(self._network).requires_grad_(False).eval()
-        self.average = average_of(self._network)
-        with torch.no_grad():
-            channels = [level.shape[1] for level in self._backbone(torch.zeros(1, 3, 128, 128, device=device))]
+        self._before = copy.deepcopy(generator).to(device).requires_grad_(False).eval()
         rng = torch.Generator().manual_seed(derive(settings.seed, "coats"))
-        self._critics = ProjectedHeads(channels, rng, width=WIDTH, hidden=HIDDEN, mask_channel=True).to(device)
-        initialise(self._critics.heads, rng)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
-        learning = [weight for weight in self._critics.parameters() if weight.requires_grad]
-        self._critic_optimizer = torch.optim.Adam(learning, lr=_CRITIC_RATE, betas=_CRITIC_BETAS)
-        # By their names: a photo that shows both classes is held out of both.
-        out, apart = held_out(shown.photos), held_out(real.photos)
-        self.learnt, self.real_learnt = np.flatnonzero(~out), np.flatnonzero(~apart)
-        self.held_out, self.real_held_out = np.flatnonzero(out), np.flatnonzero(apart)
-        for name, learnt, rest in (
-            ("the source", self.learnt, self.held_out), ("the target", self.real_learnt, self.real_held_out),
-        ):  # fmt: skip
-            if len(learnt) < settings.batch or len(rest) < 2:
-                raise DataError(
-                    f"{len(learnt)} windows of {name} can be learnt from, of which a step takes {settings.batch}; "
-                    f"{len(rest)} are held out, 2 at least must be: more photos, or more --views"
-                )
-        self.precision: Choice = choose_precision("auto", self._trial, device)
+        names = ("the source", shown.photos), ("the target", real.photos)
+        super().__init__(generator, backbone, settings, rng, device, *names)
 
     def _trial(self, precision: str) -> None:
-        # Without the discriminators: a trial must leave no trace, and they keep vectors.
         batch = self._draw(0)
         with self._autocast(precision):
             raw, matte = translated(self._network, batch)
@@ -129,11 +97,9 @@ class Groomer(Resumable):
         self._optimizer.zero_grad()
 
     def _advance(self) -> dict[str, float]:
-        settings, done = self.settings, self.step / self.settings.steps
-        alone = min(settings.alone, settings.steps // 2)
-        rate = settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS)
+        rate = self._rate(min(self.settings.alone, self.settings.steps // 2))
         learning = rate > 0  # the generator as well
-        self._learn_at(max(rate, 0.0))
+        self._learn_at(rate)
         rng = np.random.default_rng(derive(self.settings.seed, "outlines", self.step))
         batch, real = self._draw(self.step), self._real_of(self._chosen_real())
         parts: dict[str, Tensor] = {}
@@ -152,19 +118,10 @@ class Groomer(Resumable):
             parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
             parts["legs"] = _LEGS_STAY * ((inner - body) * (raw - painted)).abs().mean()
             parts["adversarial"] = fooled / len(LEVELS)
-            loss = torch.stack(list(parts.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
-        if learning:
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
-            self._optimizer.step()
-            update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
-        self._critic_optimizer.zero_grad()
-        judged = losses.hinge_real(self._judge(real.image, theirs, "real"), self._everyone)
-        judged = judged + losses.hinge_fake(self._judge(raw.detach(), mine, "judged"), self._everyone)
-        judged.backward()  # type: ignore[no-untyped-call]
-        self._critic_optimizer.step()
+        self._learn_from(parts, learning=learning)
+        judged = self._teach_critics(
+            lambda: self._judge(real.image, theirs, "real"), lambda: self._judge(raw.detach(), mine, "judged")
+        )
         return {**{name: value.item() for name, value in parts.items()}, "critics": judged.item()}
 
     @torch.no_grad()
@@ -199,21 +156,6 @@ class Groomer(Resumable):
             soft = soften(matte, self._compositing.soften)
             images.append((soft * raw + (1 - soft) * batch.behind)[0])
         return tiled(images)
-
-    @property
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "network": self._network, "average": self.average, "critics": self._critics,
-            "optimizer": self._optimizer, "critic_optimizer": self._critic_optimizer,
-        }  # fmt: skip
-
-    @property
-    def _everyone(self) -> Tensor:
-        return torch.ones(self.settings.batch, dtype=torch.bool, device=self._device)
-
-    def _autocast(self, precision: str | None = None) -> torch.autocast:
-        wanted = self.precision.precision if precision is None else precision
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted == "bfloat16")
 
     def _draw(self, step: int) -> Batch:
         """What is translated in a step; its colours are a little changed."""

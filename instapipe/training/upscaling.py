@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,21 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from instapipe.data.domains import derive
-from instapipe.errors import DataError, TrainingError
-from instapipe.networks.blocks import frozen, initialise
-from instapipe.networks.projected import FrozenBackbone, ProjectedHeads
+from instapipe.networks.blocks import frozen
+from instapipe.networks.projected import FrozenBackbone
 from instapipe.networks.upscaler import Upscaler, UpscalerForm
 from instapipe.structures import Pixels
 from instapipe.training import losses
-from instapipe.training.adversary import HIDDEN, WIDTH
 from instapipe.training.augment import Augmentation
-from instapipe.training.ema import average_of, update_average
+from instapipe.training.contest import Contest
 from instapipe.training.grooming import STOUT, body_of, coat_distance, coat_of, on_a_colour, thinned
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows, planes
-from instapipe.training.precision import Choice, choose_precision
-from instapipe.training.resumable import Resumable
-from instapipe.training.teaching import held_out
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2)
@@ -49,10 +43,6 @@ _SOFT, _SOFTEST, _NOISE = 0.7, 0.9, 0.03
 generators paint softly."""
 _JITTER = 1 / 6
 """How far from a pixel of the instance the middle of a piece lies at most, in sides of a piece."""
-_CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
-_WARM, _FALLS = 50, 0.5
-"""The rate is reached after so many steps, and falls from this share of the run on."""
-_BETAS, _NORM, _AVERAGE = (0.5, 0.99), 1.0, 0.995
 _MOST_HELD_OUT, _SHOWN, _ACROSS = 48, 12, 6
 
 
@@ -81,8 +71,8 @@ class _Batch:
     corners: list[tuple[int, int]]
 
 
-class Finisher(Resumable):
-    """The state of a run: upscaler, average, discriminators, optimisers, the step reached."""
+class Finisher(Contest[Upscaler]):
+    """An upscaler against discriminators of detail."""
 
     settings: Upscaling
 
@@ -94,37 +84,14 @@ class Finisher(Resumable):
 
         Raises DataError where there is too little to learn from, or nothing to hold out.
         """
-        self.settings, self.step = settings, 0
         self._made, self._real = made, real
-        self._backbone, self._device = backbone.to(device), device
         rng = torch.Generator().manual_seed(derive(settings.seed, "upscaler"))
-        self._network = Upscaler(UpscalerForm())
-        _initialised(self._network, rng)
-        self._network.to(device)
-        self.average = average_of(self._network)
-        with torch.no_grad():
-            channels = [level.shape[1] for level in self._backbone(torch.zeros(1, 3, 128, 128, device=device))]
-        self._critics = ProjectedHeads(channels, rng, width=WIDTH, hidden=HIDDEN, mask_channel=True).to(device)
-        initialise(self._critics.heads, rng)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
-        learning = [weight for weight in self._critics.parameters() if weight.requires_grad]
-        self._critic_optimizer = torch.optim.Adam(learning, lr=_CRITIC_RATE, betas=_CRITIC_BETAS)
-        out, apart = held_out(made.photos), held_out(real.photos)
-        self.learnt, self.real_learnt = np.flatnonzero(~out), np.flatnonzero(~apart)
-        self.held_out, self.real_held_out = np.flatnonzero(out), np.flatnonzero(apart)
-        for name, learnt, rest in (
-            ("made instances", self.learnt, self.held_out),
-            ("large enough instances of the target", self.real_learnt, self.real_held_out),
-        ):
-            if len(learnt) < settings.batch or len(rest) < 2:
-                raise DataError(
-                    f"{len(learnt)} windows of {name} can be learnt from, of which a step takes {settings.batch}; "
-                    f"{len(rest)} are held out, 2 at least must be: more photos, or more --views"
-                )
-        self.precision: Choice = choose_precision("auto", self._trial, device)
+        network = Upscaler(UpscalerForm())
+        _initialised(network, rng)
+        names = ("made instances", made.photos), ("large enough instances of the target", real.photos)
+        super().__init__(network, backbone, settings, rng, device, *names)
 
     def _trial(self, precision: str) -> None:
-        # Without the discriminators: a trial must leave no trace, and they keep vectors.
         batch = self._made_batch(0)
         with self._autocast(precision):
             features = self._backbone(_piece(self._network(batch.image, batch.matte), batch))
@@ -132,8 +99,7 @@ class Finisher(Resumable):
         self._optimizer.zero_grad()
 
     def _advance(self) -> dict[str, float]:
-        settings, done = self.settings, self.step / self.settings.steps
-        self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / _FALLS))
+        self._learn_at(self._rate())
         made = self._made_batch(self.step)
         real, large = self._real_batch(self.step)
         parts: dict[str, Tensor] = {}
@@ -152,18 +118,10 @@ class Finisher(Resumable):
             fooled = losses.hinge_generator(self._judge(ours, made, "made"), self._everyone)
             listened = _ADVERSARIAL if self.step >= self.settings.alone else 0.0
             parts["adversarial"] = listened * fooled / len(LEVELS)
-            loss = torch.stack(list(parts.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
-        self._optimizer.step()
-        update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
-        self._critic_optimizer.zero_grad()
-        judged = losses.hinge_real(self._judge(large, real, "real"), self._everyone)
-        judged = judged + losses.hinge_fake(self._judge(ours.detach(), made, "judged"), self._everyone)
-        judged.backward()  # type: ignore[no-untyped-call]
-        self._critic_optimizer.step()
+        self._learn_from(parts)
+        judged = self._teach_critics(
+            lambda: self._judge(large, real, "real"), lambda: self._judge(ours.detach(), made, "judged")
+        )
         return {**{name: value.item() for name, value in parts.items()}, "critics": judged.item()}
 
     @torch.inference_mode()
@@ -193,21 +151,6 @@ class Finisher(Resumable):
             plain = F.interpolate(image, scale_factor=2, mode="bicubic", align_corners=False)
             images += [(soft * each)[0].clamp(-1, 1) for each in (plain, self.average(image, matte))]
         return tiled(images, across=_ACROSS, side=images[0].shape[-1])
-
-    @property
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "network": self._network, "average": self.average, "critics": self._critics,
-            "optimizer": self._optimizer, "critic_optimizer": self._critic_optimizer,
-        }  # fmt: skip
-
-    @property
-    def _everyone(self) -> Tensor:
-        return torch.ones(self.settings.batch, dtype=torch.bool, device=self._device)
-
-    def _autocast(self, precision: str | None = None) -> torch.autocast:
-        wanted = self.precision.precision if precision is None else precision
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted == "bfloat16")
 
     def _made_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         mattes = self._made.mattes[chosen]

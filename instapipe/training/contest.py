@@ -1,0 +1,133 @@
+"""A network learns against discriminators that compare what it makes with real instances, cut out: what `train-coats`
+and `train-upscaler` have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from instapipe.errors import DataError, TrainingError
+from instapipe.networks.blocks import initialise
+from instapipe.networks.projected import FrozenBackbone, ProjectedHeads
+from instapipe.training import losses, resumable
+from instapipe.training.adversary import HIDDEN, WIDTH
+from instapipe.training.ema import average_of, update_average
+from instapipe.training.precision import Choice, choose_precision
+from instapipe.training.resumable import Resumable
+from instapipe.training.teaching import held_out
+
+_CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
+_WARM, _FALLS = 50, 0.5
+"""The rate is reached after so many steps, and falls from this share of the run on."""
+_BETAS, _NORM, _AVERAGE = (0.5, 0.99), 1.0, 0.995
+
+
+class Settings(resumable.Settings, Protocol):
+    """What is asked of a run: steps of `batch` made instances and as many real ones."""
+
+    @property
+    def batch(self) -> int:
+        """Of each kind."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """Of the network."""
+        ...
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Contest(Resumable, Generic[Network]):
+    """The state of a run: network, average of its weights, discriminators, optimisers, the step reached."""
+
+    settings: Settings
+
+    def __init__(
+        self,
+        network: Network,
+        backbone: FrozenBackbone,
+        settings: Settings,
+        rng: torch.Generator,
+        device: torch.device,
+        shown: tuple[str, Sequence[str]],
+        real: tuple[str, Sequence[str]],
+    ) -> None:
+        """network: is changed.  shown, real: what its windows are called, and the photo of each.
+
+        A subclass has what :meth:`_trial` needs by then. Raises DataError where there is too little to learn from, or
+        nothing to hold out.
+        """
+        self.settings, self.step = settings, 0
+        self._backbone, self._device = backbone.to(device), device
+        self._network = network.to(device).requires_grad_(True).train()
+        self.average = average_of(self._network)
+        with torch.no_grad():
+            channels = [level.shape[1] for level in self._backbone(torch.zeros(1, 3, 128, 128, device=device))]
+        self._critics = ProjectedHeads(channels, rng, width=WIDTH, hidden=HIDDEN, mask_channel=True).to(device)
+        initialise(self._critics.heads, rng)
+        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
+        learning = [weight for weight in self._critics.parameters() if weight.requires_grad]
+        self._critic_optimizer = torch.optim.Adam(learning, lr=_CRITIC_RATE, betas=_CRITIC_BETAS)
+        # By their names: a photo that shows both classes is held out of both.
+        out, apart = held_out(tuple(shown[1])), held_out(tuple(real[1]))
+        self.learnt, self.real_learnt = np.flatnonzero(~out), np.flatnonzero(~apart)
+        self.held_out, self.real_held_out = np.flatnonzero(out), np.flatnonzero(apart)
+        for name, learnt, rest in (
+            (shown[0], self.learnt, self.held_out), (real[0], self.real_learnt, self.real_held_out),
+        ):  # fmt: skip
+            if len(learnt) < settings.batch or len(rest) < 2:
+                raise DataError(
+                    f"{len(learnt)} windows of {name} can be learnt from, of which a step takes {settings.batch}; "
+                    f"{len(rest)} are held out, 2 at least must be: more photos, or more --views"
+                )
+        self.precision: Choice = choose_precision("auto", self._trial, device)
+
+    @abstractmethod
+    def _trial(self, precision: str) -> None:
+        """Part of a step without the discriminators, which keep vectors: a trial must leave no trace."""
+
+    def _rate(self, alone: int = 0) -> float:
+        """Of this step; 0 for the first `alone`."""
+        done = self.step / self.settings.steps
+        return max(self.settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS), 0.0)
+
+    def _learn_from(self, parts: Mapping[str, Tensor], *, learning: bool = True) -> None:
+        """A step of the network down the sum of `parts`. Raises TrainingError where that is not finite."""
+        loss = torch.stack(list(parts.values())).sum()
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
+        if learning:
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
+            self._optimizer.step()
+            update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
+
+    def _teach_critics(self, real: Callable[[], list[Tensor]], made: Callable[[], list[Tensor]]) -> Tensor:
+        """A step of the discriminators by what they say of real and of made instances; its loss."""
+        self._critic_optimizer.zero_grad()
+        judged = losses.hinge_real(real(), self._everyone) + losses.hinge_fake(made(), self._everyone)
+        judged.backward()  # type: ignore[no-untyped-call]
+        self._critic_optimizer.step()
+        return judged
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "network": self._network, "average": self.average, "critics": self._critics,
+            "optimizer": self._optimizer, "critic_optimizer": self._critic_optimizer,
+        }  # fmt: skip
+
+    @property
+    def _everyone(self) -> Tensor:
+        return torch.ones(self.settings.batch, dtype=torch.bool, device=self._device)
+
+    def _autocast(self, precision: str | None = None) -> torch.autocast:
+        wanted = self.precision.precision if precision is None else precision
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted == "bfloat16")
