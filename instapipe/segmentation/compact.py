@@ -150,6 +150,11 @@ def compact_maskrcnn(settings: CompactSettings, classes: int, *, pretrained: boo
     )
 
 
+def settings_of(card: SegmenterCard) -> CompactSettings:
+    """The form of the network that the card describes. Raises ConfigError."""
+    return build(CompactSettings, card.settings, f"card of {card.name!r}: settings")
+
+
 def load_network(card: SegmenterCard, folder: Path) -> MaskRCNN:
     """The network that the card describes, with its weights; raises WeightsError where they are not what it says."""
     path = folder / card.file
@@ -160,8 +165,7 @@ def load_network(card: SegmenterCard, folder: Path) -> MaskRCNN:
     digest = hashlib.sha256(data).hexdigest()
     if digest != card.sha256:
         raise WeightsError(f"{str(path)!r} is not what its card says: sha256 {digest}, expected {card.sha256}")
-    settings = build(CompactSettings, card.settings, f"card of {card.name!r}: settings")
-    model = compact_maskrcnn(settings, len(card.classes))
+    model = compact_maskrcnn(settings_of(card), len(card.classes))
     try:
         model.load_state_dict({key: value.float() for key, value in load(data).items()})
     except (SafetensorError, RuntimeError) as error:
@@ -177,7 +181,7 @@ class CompactSegmenter:
         self.name = card.name
         self.classes = card.classes
         self._card = card
-        self._mirrored = build(CompactSettings, card.settings, f"card of {card.name!r}: settings").mirrored
+        self._mirrored = settings_of(card).mirrored
         self._model = load_network(card, folder).eval().to(device)
 
     def fingerprint(self) -> dict[str, Any]:

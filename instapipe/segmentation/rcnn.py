@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import maskrcnn_inference
 
 from instapipe.structures import Instances, Mask, Pixels
 
@@ -85,9 +86,9 @@ def _both_ways(
     """
     heads, width = model.roi_heads, size[1]
     sides = [{name: level[side : side + 1] for name, level in features.items()} for side in (0, 1)]
-    boxes = torch.cat([proposals[0], _turned(proposals[1], width)])
+    boxes = torch.cat([proposals[0], _flipped(proposals[1], width)])
     shares, shifts = [], []
-    for side, there in zip(sides, (boxes, _turned(boxes, width)), strict=True):
+    for side, there in zip(sides, (boxes, _flipped(boxes, width)), strict=True):
         logits, shift = heads.box_predictor(heads.box_head(heads.box_roi_pool(side, [there], [size])))
         shares.append(logits.softmax(-1))
         shifts.append(shift)
@@ -95,17 +96,14 @@ def _both_ways(
     shift = (shifts[0] + shifts[1] * shifts[1].new_tensor([-1.0, 1.0, 1.0, 1.0]).repeat(shares[0].shape[1])) / 2
     logits = torch.stack(shares).mean(0).log()
     (boxes,), (scores,), (labels,) = heads.postprocess_detections(logits, shift, [boxes], [size])
-    masks = torch.zeros(len(boxes), 1, 1, 1, device=boxes.device)
-    if len(boxes):
-        seen = []
-        for side, there in zip(sides, (boxes, _turned(boxes, width)), strict=True):
-            grids = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(side, [there], [size])))
-            seen.append(grids[torch.arange(len(labels)), labels][:, None].sigmoid())
-        masks = (seen[0] + seen[1].flip(-1)) / 2
-    return {"boxes": boxes, "scores": scores, "labels": labels, "masks": masks}
+    seen = []
+    for side, there in zip(sides, (boxes, _flipped(boxes, width)), strict=True):
+        grids = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(side, [there], [size])))
+        seen += maskrcnn_inference(grids, [labels])
+    return {"boxes": boxes, "scores": scores, "labels": labels, "masks": (seen[0] + seen[1].flip(-1)) / 2}
 
 
-def _turned(boxes: Tensor, width: int) -> Tensor:
+def _flipped(boxes: Tensor, width: int) -> Tensor:
     """Where boxes (N, 4) XYXY lie in the mirror image of a picture of `width`."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([width - x1, y0, width - x0, y1], dim=-1)

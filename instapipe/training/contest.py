@@ -5,26 +5,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from instapipe.errors import DataError, TrainingError
+from instapipe.errors import DataError
 from instapipe.networks.blocks import initialise
 from instapipe.networks.projected import FrozenBackbone, ProjectedHeads
 from instapipe.training import losses, resumable
 from instapipe.training.adversary import HIDDEN, WIDTH
-from instapipe.training.ema import average_of, update_average
+from instapipe.training.ema import average_of
 from instapipe.training.precision import Choice, choose_precision
-from instapipe.training.resumable import Resumable
+from instapipe.training.resumable import Network, Resumable
 from instapipe.training.teaching import held_out
 
 _CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
 _WARM, _FALLS = 50, 0.5
 """The rate is reached after so many steps, and falls from this share of the run on."""
-_BETAS, _NORM, _AVERAGE = (0.5, 0.99), 1.0, 0.995
+_BETAS, _AVERAGE = (0.5, 0.99), 0.995
 
 
 class Settings(resumable.Settings, Protocol):
@@ -41,10 +41,7 @@ class Settings(resumable.Settings, Protocol):
         ...
 
 
-Network = TypeVar("Network", bound=nn.Module)
-
-
-class Contest(Resumable, Generic[Network]):
+class Contest(Resumable[Network]):
     """The state of a run: network, average of its weights, discriminators, optimisers, the step reached."""
 
     settings: Settings
@@ -98,16 +95,9 @@ class Contest(Resumable, Generic[Network]):
         done = self.step / self.settings.steps
         return max(self.settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS), 0.0)
 
-    def _learn_from(self, parts: Mapping[str, Tensor], *, learning: bool = True) -> None:
-        """A step of the network down the sum of `parts`. Raises TrainingError where that is not finite."""
-        loss = torch.stack(list(parts.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
-        if learning:
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
-            self._optimizer.step()
-            update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
+    def _learn_from(self, parts: Mapping[str, Tensor]) -> None:
+        """A step of the network, where it learns, down the sum of `parts`. Raises TrainingError."""
+        self._descend(torch.stack(list(parts.values())).sum(), _AVERAGE)
 
     def _teach_critics(self, real: Callable[[], list[Tensor]], made: Callable[[], list[Tensor]]) -> Tensor:
         """A step of the discriminators by what they say of real and of made instances; its loss."""

@@ -98,13 +98,11 @@ class Groomer(Contest[SetGenerator]):
 
     def _advance(self) -> dict[str, float]:
         rate = self._rate(min(self.settings.alone, self.settings.steps // 2))
-        learning = rate > 0  # the generator as well
         self._learn_at(rate)
         rng = np.random.default_rng(derive(self.settings.seed, "outlines", self.step))
         batch, real = self._draw(self.step), self._real_of(self._chosen_real())
         parts: dict[str, Tensor] = {}
-        self._optimizer.zero_grad()
-        with frozen(self._critics), torch.set_grad_enabled(learning):
+        with frozen(self._critics), torch.set_grad_enabled(rate > 0):  # else the discriminators learn alone
             with self._autocast():
                 raw, matte = translated(self._network, batch)
             with self._autocast(), torch.no_grad():
@@ -118,7 +116,7 @@ class Groomer(Contest[SetGenerator]):
             parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
             parts["legs"] = _LEGS_STAY * ((inner - body) * (raw - painted)).abs().mean()
             parts["adversarial"] = fooled / len(LEVELS)
-        self._learn_from(parts, learning=learning)
+        self._learn_from(parts)
         judged = self._teach_critics(
             lambda: self._judge(real.image, theirs, "real"), lambda: self._judge(raw.detach(), mine, "judged")
         )

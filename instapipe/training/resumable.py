@@ -7,12 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import Tensor, nn
 
+from instapipe.errors import TrainingError
 from instapipe.training import checkpoint
+from instapipe.training.ema import update_average
 from instapipe.training.precision import Choice
+
+_NORM = 1.0
+"""Gradients are clipped to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,17 @@ class Settings(Protocol):
         ...
 
 
-class Resumable(ABC):
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Resumable(ABC, Generic[Network]):
     """What is learnt, the step reached, and the precision that the run began with."""
 
     settings: Settings
     step: int
     precision: Choice
+    average: Network
+    _network: Network
     _optimizer: torch.optim.Optimizer
 
     def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
@@ -68,6 +79,21 @@ class Resumable(ABC):
         """Set the rate of what is learnt."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+
+    def _descend(self, loss: Tensor, decay: float) -> None:
+        """A step of the network down `loss`, where that has a gradient, and of the average after it.
+
+        Raises TrainingError where it is not finite.
+        """
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
+        if not loss.requires_grad:
+            return
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
+        self._optimizer.step()
+        update_average(self.average, self._network, decay=decay, step=self.step)
 
     @property
     @abstractmethod

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from instapipe.config import CompositingConfig
 from instapipe.data.domains import derive
-from instapipe.errors import DataError, TrainingError
+from instapipe.errors import DataError
 from instapipe.networks.blocks import frozen
 from instapipe.networks.generator import SetGenerator, soften
 from instapipe.networks.projected import FrozenBackbone
@@ -27,7 +27,7 @@ from instapipe.structures import Pixels
 from instapipe.training import losses
 from instapipe.training.adversary import Adversary
 from instapipe.training.augment import Augmentation
-from instapipe.training.ema import average_of, update_average
+from instapipe.training.ema import average_of
 from instapipe.training.pairs import Batch, Pairs, Windows, legs_of, translated
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.resumable import Resumable
@@ -45,7 +45,7 @@ _RECOMPOSED = 0.5
 _CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
 _WARM, _FALLS = 50, 0.4
 """The rate is reached after so many steps, and falls from this share of the run on."""
-_BETAS, _NORM, _AVERAGE = (0.5, 0.99), 1.0, 0.995
+_BETAS, _AVERAGE = (0.5, 0.99), 0.995
 _MOST_HELD_OUT, _SHOWN = 32, (12, 4)
 
 
@@ -66,7 +66,7 @@ class Returning:
     seed: int = 0
 
 
-class Returner(Resumable):
+class Returner(Resumable[SetGenerator]):
     """The state of a run: generator, average, discriminators, optimisers, the step reached."""
 
     settings: Returning
@@ -134,15 +134,9 @@ class Returner(Resumable):
         self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / (1 - _FALLS)))
         bfloat16 = self.precision.precision == "bfloat16"
         batch = self._draw(self.step)
-        self._optimizer.zero_grad()
         with frozen(self._adversary):
             made = self._made(batch, bfloat16=bfloat16)
-            if not bool(torch.isfinite(made.loss)):
-                raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
-            made.loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
-        self._optimizer.step()
-        update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
+            self._descend(made.loss, _AVERAGE)
         self._critics.zero_grad()
         judged = self._judged(batch, made, bfloat16=bfloat16)
         judged.backward()  # type: ignore[no-untyped-call]

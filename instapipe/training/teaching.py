@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instapipe.data.domains import derive
-from instapipe.errors import DataError, TrainingError
+from instapipe.errors import DataError
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.grader import Grader
 from instapipe.networks.projected import FrozenBackbone
-from instapipe.training.ema import average_of, update_average
+from instapipe.training.ema import average_of
 from instapipe.training.lessons import Lessons, worth_of
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.resumable import Resumable
@@ -37,7 +37,7 @@ _REACH, _FAR = 15, 1e-2
 _COARSE = 6
 """Colours are compared as means of so many pixels squared."""
 _WARM = 30
-_BETAS, _NORM, _AVERAGE = (0.9, 0.99), 1.0, 0.99
+_BETAS, _AVERAGE = (0.9, 0.99), 0.99
 _PART, _MOST_HELD_OUT = 8, 96
 
 
@@ -52,7 +52,7 @@ class Teaching:
     seed: int = 0
 
 
-class Teacher(Resumable):
+class Teacher(Resumable[SetGenerator]):
     """The state of a run: generator, average, optimiser, the step reached. Raises DataError."""
 
     settings: Teaching
@@ -94,13 +94,7 @@ class Teacher(Resumable):
         chosen = rng.choice(self.learnt, settings.batch, replace=False)
         self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * (1 - self.step / settings.steps))
         losses = self._losses(chosen, bfloat16=self.precision.precision == "bfloat16")
-        if not bool(torch.isfinite(losses["all"])):
-            raise TrainingError(f"step {self.step}: the loss is not finite; a run needs a smaller --rate")
-        self._optimizer.zero_grad()
-        losses["all"].backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), _NORM)
-        self._optimizer.step()
-        update_average(self.average, self._network, decay=_AVERAGE, step=self.step)
+        self._descend(losses["all"], _AVERAGE)
         return {name: value.item() for name, value in losses.items()}
 
     @torch.inference_mode()

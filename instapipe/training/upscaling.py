@@ -103,7 +103,6 @@ class Finisher(Contest[Upscaler]):
         made = self._made_batch(self.step)
         real, large = self._real_batch(self.step)
         parts: dict[str, Tensor] = {}
-        self._optimizer.zero_grad()
         with frozen(self._critics):
             with self._autocast():
                 both = self._network(torch.cat([made.image, real.image]), torch.cat([made.matte, real.matte])).float()
