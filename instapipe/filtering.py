@@ -6,14 +6,15 @@ Numbers are an instance's 0-based place in the unfiltered segment order: what pe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from instapipe.config import Strict
 from instapipe.errors import ConfigError, MaskError
-from instapipe.structures import Instances
+
+if TYPE_CHECKING:
+    from instapipe.structures import Instances
 
 Order = Literal["size", "size-ascending", "score", "left-to-right", "random", "given"]
 
@@ -148,6 +149,8 @@ def _order(instances: Instances, settings: FilterSettings) -> list[int]:
     """Indices of `instances` in the order of translation; ties go by number."""
     n = len(instances)
     if settings.order == "random":
+        import numpy as np  # nothing else here needs it, nor does a run that finds everything in the cache
+
         return [int(i) for i in np.random.default_rng(settings.seed).permutation(n)]
     keys: dict[str, list[float]] = {
         "size": [-float(area) for area in instances.areas],

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from instapipe.config import CompositingConfig
+from instapipe.imaging.cutting import cut
 from instapipe.imaging.facing import faces_left
 from instapipe.imaging.seen import seen
-from instapipe.imaging.windows import Framing, cut, hull, inside, multiple_of_4, placed, whole_window
+from instapipe.imaging.windows import Framing, hull, inside, multiple_of_4, placed, whole_window
 from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
 from instapipe.pipeline.keys import key_of

@@ -13,8 +13,7 @@ from instapipe.data.photos import Form, coco_file, photo_files
 from instapipe.errors import DataError, MaskError
 from instapipe.imaging import PHOTO_SUFFIXES
 from instapipe.masks import Record, open_source
-from instapipe.masks.folder import SUFFIX
-from instapipe.masks.records import stem_of
+from instapipe.masks.names import SUFFIX, stem_of
 
 
 @dataclass(frozen=True, slots=True)

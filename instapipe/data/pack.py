@@ -22,7 +22,8 @@ import numpy as np
 from instapipe.data.geometry import resize_image, resize_masks
 from instapipe.data.photos import COCO_NAME, AnnotatedPhoto, Instance, Role
 from instapipe.errors import DataError, OutputError
-from instapipe.imaging.windows import Framing, Rectangle, cut
+from instapipe.imaging.cutting import cut
+from instapipe.imaging.windows import Framing, Rectangle
 from instapipe.masks import Entry
 from instapipe.masks.coco import document
 from instapipe.structures import Instances, Mask, Pixels

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from instapipe.imaging.cutting import cut
 from instapipe.imaging.filling import fill
-from instapipe.imaging.windows import Rectangle, cut, inside
+from instapipe.imaging.windows import Rectangle, inside
 from instapipe.structures import Mask, Pixels
 
 _RIM = np.ones((3, 3), np.uint8)

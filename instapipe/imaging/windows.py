@@ -1,6 +1,6 @@
 """Windows of a photo: where a step looks, and where what it made belongs.
 
-Geometry alone: a warm run needs it, and no torch or OpenCV.
+Geometry alone: a run that finds everything in the cache needs it, and no numpy.
 
 A window is a rectangle (x0, y0, x1, y1) of photo pixels, exclusive at the end, and may reach over the photo's border,
 where it shows the photo mirrored (:mod:`instapipe.imaging.seen`).
@@ -12,14 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from instapipe.config import Direction, Placement, TranslatorCard
 
-Value = TypeVar("Value", bound=np.generic)
 Rectangle = tuple[int, int, int, int]
 SMALLEST_SIDE = 8
 """Of a window, in photo pixels."""
@@ -156,21 +151,3 @@ def inside(window: Rectangle, size: tuple[int, int]) -> Rectangle:
     """The part of `window` on a photo of `size` (H, W); empty where they do not meet."""
     x0, y0 = min(max(window[0], 0), size[1]), min(max(window[1], 0), size[0])
     return x0, y0, max(x0, min(window[2], size[1])), max(y0, min(window[3], size[0]))
-
-
-def cut(pixels: NDArray[Value], window: Rectangle) -> NDArray[Value]:
-    """`pixels` (H, W[, C]) inside `window`, mirrored at the photo's border: (h, w[, C]), a copy."""
-    x0, y0, x1, y1 = window
-    if inside(window, (pixels.shape[0], pixels.shape[1])) == tuple(window):
-        return pixels[y0:y1, x0:x1].copy()
-    rows, columns = _mirrored(y0, y1, pixels.shape[0]), _mirrored(x0, x1, pixels.shape[1])
-    return np.ascontiguousarray(pixels.take(rows, axis=0).take(columns, axis=1))
-
-
-def _mirrored(start: int, stop: int, length: int) -> NDArray[np.intp]:
-    """Indices start..stop - 1 of a line of `length`, reflected at its ends (not repeated) as often as needed."""
-    if length == 1:
-        return np.zeros(stop - start, dtype=np.intp)
-    period = 2 * (length - 1)
-    index = np.abs(np.arange(start, stop, dtype=np.intp)) % period
-    return np.where(index < length, index, period - index)

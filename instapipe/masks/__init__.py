@@ -1,38 +1,39 @@
 """Masks that the user has, in any of the field's formats, as :class:`~instapipe.structures.Instances`.
 
-A mask without a class has the label '': it counts as the source class that was asked for.
+A mask without a class has the label '': it counts as the source class that was asked for. The formats are imported when
+they are first used: a run that finds everything in the cache needs none of them.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from instapipe.masks.detect import find, open_source
-from instapipe.masks.folder import files as folder_files
-from instapipe.masks.records import Entry, MaskSource, Record
-from instapipe.structures import Instances
+from instapipe.masks.names import JSON_NAME, find
 
-__all__ = ["Entry", "MaskSource", "Record", "digest", "find", "folder_files", "load", "open_source", "record"]
+if TYPE_CHECKING:
+    from instapipe.masks.detect import digest, load, open_source, record
+    from instapipe.masks.folder import files as folder_files
+    from instapipe.masks.records import Entry, MaskSource, Record
 
+__all__ = [
+    "JSON_NAME", "Entry", "MaskSource", "Record", "digest", "find", "folder_files", "load", "open_source", "record",
+]  # fmt: skip
 
-def record(source: Path, photo_path: Path) -> Record | None:
-    """The masks of one photo, read but not decoded, with their digest; None where `source` does not list the photo.
-
-    Raises MaskError for what cannot be read. The digest depends on content alone, never on a path.
-    """
-    return open_source(source).record(photo_path)
-
-
-def load(source: Path, photo_path: Path, size: tuple[int, int]) -> Instances | None:
-    """The instances of a photo of `size` (H, W); empty where it is listed without one, None where it is not listed.
-
-    Raises MaskError, one line that names the file, the value and the way out.
-    """
-    found = record(source, photo_path)
-    return None if found is None else found.decode(size)
+_LATER = {
+    "Entry": ("records", "Entry"),
+    "MaskSource": ("records", "MaskSource"),
+    "Record": ("records", "Record"),
+    "digest": ("detect", "digest"),
+    "folder_files": ("folder", "files"),
+    "load": ("detect", "load"),
+    "open_source": ("detect", "open_source"),
+    "record": ("detect", "record"),
+}
 
 
-def digest(source: Path, photo_path: Path) -> str | None:
-    """sha256 (hex) of what :func:`load` depends on besides the size; None where the photo is not listed."""
-    found = record(source, photo_path)
-    return None if found is None else found.digest
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LATER[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

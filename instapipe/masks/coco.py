@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from instapipe.errors import MaskError
 from instapipe.masks import polygons, rle
+from instapipe.masks.names import stem_of
 from instapipe.masks.records import (
     Entry,
     Record,
@@ -27,7 +28,6 @@ from instapipe.masks.records import (
     integer,
     score,
     shorten,
-    stem_of,
 )
 from instapipe.structures import Instances, Mask
 

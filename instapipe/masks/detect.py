@@ -1,4 +1,4 @@
-"""Which format a mask file or folder is in, and where masks are looked for unasked.
+"""Which format a mask file or folder is in.
 
 <stem>.masks/            folder    one PNG for each instance, and instances.json
 <folder>_seg/            png       InstaGAN's layout: <stem>_<i>.png
@@ -16,27 +16,18 @@ from functools import lru_cache
 from pathlib import Path
 
 from instapipe.errors import MaskError, UsageError
-from instapipe.imaging import file_name
 from instapipe.masks import labelmap, labelme, yolo
 from instapipe.masks.coco import CocoFile
-from instapipe.masks.folder import SUFFIX, MasksFolder, MasksFolders
+from instapipe.masks.folder import MasksFolder, MasksFolders
 from instapipe.masks.labelmap import LabelMaps
 from instapipe.masks.labelme import LabelmeFolder
-from instapipe.masks.png import NAME, PngFolder, numbered, read_one
-from instapipe.masks.records import MAX_COLLECTION_BYTES, MaskSource, Record, files_in, parse_json, read_bytes, stem_of
+from instapipe.masks.names import NAME, SUFFIX, files_in, stem_of
+from instapipe.masks.png import PngFolder, read_one
+from instapipe.masks.records import MAX_COLLECTION_BYTES, MaskSource, Record, parse_json, read_bytes
 from instapipe.masks.yolo import YoloFolder
+from instapipe.structures import Instances
 
 KINDS = (".json", ".txt", ".png")
-
-
-def find(photo: Path) -> Path | None:
-    """The masks that lie beside `photo`: `<stem>.masks/`, else `<folder>_seg/` where it has some; else None."""
-    own = photo.parent / file_name(stem_of(photo), SUFFIX)
-    if own.is_dir():
-        return own
-    folder = photo.absolute().parent
-    beside = folder.with_name(f"{folder.name}_seg") if folder.name else folder
-    return beside if beside.is_dir() and stem_of(photo) in numbered(beside) else None
 
 
 def open_source(path: Path, format: str | None = None) -> MaskSource:
@@ -55,6 +46,29 @@ def open_source(path: Path, format: str | None = None) -> MaskSource:
     if path.suffix.lower() in (".png", ".txt"):
         return OnePhoto(path, format)
     raise MaskError(f"masks {str(path)!r}: expected a folder, or a .json, .png or .txt file")
+
+
+def record(source: Path, photo_path: Path) -> Record | None:
+    """The masks of one photo, read but not decoded, with their digest; None where `source` does not list the photo.
+
+    Raises MaskError for what cannot be read. The digest depends on content alone, never on a path.
+    """
+    return open_source(source).record(photo_path)
+
+
+def load(source: Path, photo_path: Path, size: tuple[int, int]) -> Instances | None:
+    """The instances of a photo of `size` (H, W); empty where it is listed without one, None where it is not listed.
+
+    Raises MaskError, one line that names the file, the value and the way out.
+    """
+    found = record(source, photo_path)
+    return None if found is None else found.decode(size)
+
+
+def digest(source: Path, photo_path: Path) -> str | None:
+    """sha256 (hex) of what :func:`load` depends on besides the size; None where the photo is not listed."""
+    found = record(source, photo_path)
+    return None if found is None else found.digest
 
 
 def _folder(path: Path, format: str | None) -> MaskSource:

@@ -14,7 +14,8 @@ from typing import Any
 from instapipe.errors import MaskError
 from instapipe.imaging import file_name
 from instapipe.masks import coco
-from instapipe.masks.png import decode_all, encode_mask, numbered, read_all
+from instapipe.masks.names import JSON_NAME, SUFFIX, numbered, stem_of
+from instapipe.masks.png import decode_all, encode_mask, read_all
 from instapipe.masks.records import (
     Entry,
     Record,
@@ -26,14 +27,10 @@ from instapipe.masks.records import (
     read_bytes,
     score,
     shorten,
-    stem_of,
 )
 from instapipe.structures import Instances
 
 Fields = dict[str, Any]
-
-SUFFIX = ".masks"
-JSON_NAME = "instances.json"
 
 
 class MasksFolder:

@@ -14,19 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe import imaging
+from instapipe.masks.names import files_in, stem_of
 from instapipe.masks.png import decode_pixels, encode_deep, png_size
-from instapipe.masks.records import (
-    Entry,
-    Record,
-    Size,
-    build,
-    check_count,
-    check_size,
-    digest_of,
-    files_in,
-    read_bytes,
-    stem_of,
-)
+from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes
 from instapipe.structures import Instances, Mask
 
 VOID = 255

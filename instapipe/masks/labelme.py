@@ -18,6 +18,7 @@ import numpy as np
 
 from instapipe.errors import MaskError
 from instapipe.masks import polygons
+from instapipe.masks.names import files_in, stem_of
 from instapipe.masks.png import decode_mask, png_size
 from instapipe.masks.records import (
     Entry,
@@ -28,13 +29,11 @@ from instapipe.masks.records import (
     check_count,
     check_size,
     digest_of,
-    files_in,
     integer,
     parse_json,
     read_bytes,
     score,
     shorten,
-    stem_of,
 )
 from instapipe.structures import Instances, Mask
 

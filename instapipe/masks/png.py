@@ -11,10 +11,8 @@ the same. The numbers may start anywhere and have gaps. Masks of another size th
 from __future__ import annotations
 
 import io
-import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +20,10 @@ from numpy.typing import NDArray
 
 from instapipe import imaging
 from instapipe.errors import MaskError
-from instapipe.masks.records import (
-    Entry,
-    Record,
-    Size,
-    build,
-    check_count,
-    check_size,
-    digest_of,
-    files_in,
-    read_bytes,
-    stem_of,
-)
+from instapipe.masks.names import NAME, numbered, stem_of
+from instapipe.masks.records import Entry, Record, Size, build, check_count, check_size, digest_of, read_bytes
 from instapipe.structures import BoolMask, Instances, Mask
 
-NAME = re.compile(r"(?P<stem>.+)_(?P<number>\d{1,9})\.png", re.IGNORECASE | re.DOTALL)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"IEND\xaeB`\x82"
 
@@ -67,30 +54,6 @@ def read_one(path: Path) -> Record:
     contents = read_all(path.parent, {number: path.name})
     content = contents[number][1]
     return Record(digest_of("png", [str(number), content]), lambda size: decode_all(contents, size))
-
-
-def numbered(folder: Path) -> dict[str, dict[int, str]]:
-    """Per stem the files `<stem>_<i>.png` of `folder` by i, ascending. Raises MaskError for two files of one number."""
-    try:
-        changed = folder.stat().st_mtime_ns
-    except OSError as error:
-        raise MaskError(f"cannot read the folder of masks {str(folder)!r}: {error.strerror or error}") from error
-    return _numbered(folder, changed)
-
-
-@lru_cache(maxsize=64)
-def _numbered(folder: Path, changed: int) -> dict[str, dict[int, str]]:
-    """Once per state of the folder: asking for each of its photos in turn must not list it each time."""
-    found: dict[str, dict[int, str]] = {}
-    for name in (path.name for path in files_in(folder, ".png")):
-        match = NAME.fullmatch(name)
-        if match is None:
-            continue
-        files, number = found.setdefault(match["stem"], {}), int(match["number"])
-        if number in files:
-            raise MaskError(f"masks {str(folder)!r}: {files[number]} and {name} have the same number; delete one")
-        files[number] = name
-    return {stem: dict(sorted(files.items())) for stem, files in found.items()}
 
 
 def read_all(folder: Path, files: dict[int, str]) -> dict[int, tuple[str, bytes]]:
@@ -156,7 +119,7 @@ def decode_mask(content: bytes, where: str) -> BoolMask:
 
 def encode_mask(mask: BoolMask) -> bytes:
     """A grey PNG of 8 bits, 0 outside and 255 inside: what every editor can paint on."""
-    return imaging.encode_image(mask.astype(np.uint8) * np.uint8(255), ".png")
+    return imaging.encode_image(mask.astype(np.uint8) * np.uint8(255), ".png", flat=True)
 
 
 def encode_deep(values: NDArray[np.uint16]) -> bytes:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from instapipe.errors import MaskError
-from instapipe.imaging import PHOTO_SUFFIXES
+from instapipe.masks.names import stem_of
 from instapipe.structures import BoolMask, Instances, Mask
 
 Size = tuple[int, int]
@@ -28,8 +27,6 @@ MAX_PHOTO_BYTES = 64 * 2**20
 """What one photo's mask file may weigh: a labelme file carries its photo inside."""
 MAX_COLLECTION_BYTES = 2**29
 """What a file about many photos may weigh: the largest COCO set has 450 MB."""
-NO_MASKS = re.compile(r"\..*|classes\.txt|(readme|notice|licen[cs]e)\b.*", re.IGNORECASE)
-"""Files that may lie in a folder of masks and are none."""
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel = 2
 
@@ -60,12 +57,6 @@ class Entry:
         return stem_of(self.photo)
 
 
-def stem_of(photo: str | PurePath) -> str:
-    """The base name of a photo without its suffix; what follows the last dot of `img.v2` is none."""
-    path = PurePath(photo)
-    return path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name
-
-
 class MaskSource(Protocol):
     """A file or folder with the masks of any number of photos, in one format."""
 
@@ -76,14 +67,6 @@ class MaskSource(Protocol):
     def record(self, photo: Path) -> Record | None:
         """The masks of `photo` (only its name counts), or None where it is not listed. Raises MaskError."""
         ...
-
-
-def files_in(folder: Path, suffix: str) -> list[Path]:
-    """The mask files of `folder` that end with `suffix`, by name. Raises MaskError if it cannot be listed."""
-    try:
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() == suffix and not NO_MASKS.fullmatch(p.name))
-    except OSError as error:
-        raise MaskError(f"cannot read the folder of masks {str(folder)!r}: {error.strerror or error}") from error
 
 
 def digest_of(kind: str, parts: Iterable[bytes | str]) -> str:

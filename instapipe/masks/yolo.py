@@ -14,19 +14,8 @@ import numpy as np
 
 from instapipe.errors import MaskError
 from instapipe.masks import polygons
-from instapipe.masks.records import (
-    Entry,
-    Record,
-    Size,
-    build,
-    canonical,
-    check_count,
-    digest_of,
-    files_in,
-    read_bytes,
-    shorten,
-    stem_of,
-)
+from instapipe.masks.names import files_in, stem_of
+from instapipe.masks.records import Entry, Record, Size, build, canonical, check_count, digest_of, read_bytes, shorten
 from instapipe.masks.records import score as as_score
 from instapipe.structures import Instances
 

@@ -23,8 +23,9 @@ from instapipe.pipeline.runner import Runner
 _BYTES_PER_PIXEL = 2.5
 """Of the outputs of one photo together, as measured on photos; the cache holds about as much again."""
 _BYTES_PER_PHOTO = 600_000
-DEFAULT_WORKERS = 2
-"""The next photo is decoded, and the last one encoded, while the networks work on this one."""
+DEFAULT_WORKERS = 3
+"""While the networks work on one photo, the next is decoded and the last encoded: with two, photos that are filled or
+composited at the same time left the networks idle (`benchmarks/README.md`)."""
 _POOR = 1.0
 """Of 406 outlines with a lower grade, photos left out, observers called 363 broken, 3 sound (docs/training-log.md)."""
 

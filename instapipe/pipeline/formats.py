@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe import imaging
-from instapipe.pipeline.keys import instance_records
+from instapipe.pipeline.keys import canonical, json_bytes
 from instapipe.structures import Instances, Mask, Pixels
-
-
-def json_bytes(content: Any) -> bytes:
-    """Readable JSON, the same bytes for the same content."""
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -52,6 +48,29 @@ def read_masks(data: bytes, only: Sequence[int] | None = None) -> tuple[Mask, ..
             bits = np.unpackbits(archive[f"bits_{index}"], count=(y1 - y0) * (x1 - x0))
             masks.append(Mask(size, (x0, y0, x1, y1), bits.reshape(y1 - y0, x1 - x0).astype(np.bool_)))
     return tuple(masks)
+
+
+def mask_digest(mask: Mask) -> str:
+    """sha256 (hex) of a mask: photo size, box and pixels."""
+    head = canonical([list(mask.size), list(mask.box)])
+    return hashlib.sha256(head + np.packbits(mask.crop).tobytes()).hexdigest()
+
+
+def instance_records(instances: Instances) -> list[dict[str, Any]]:
+    """What keys, plans and reports need to know of each instance, without its pixels."""
+    return [
+        {
+            "number": number,
+            "label": label,
+            "score": round(float(score), 6),
+            "box": list(mask.box),
+            "area": mask.area,
+            "digest": mask_digest(mask),
+        }
+        for number, label, score, mask in zip(
+            instances.numbers, instances.labels, instances.scores, instances.masks, strict=True
+        )
+    ]
 
 
 def instances_files(instances: Instances) -> dict[str, bytes]:

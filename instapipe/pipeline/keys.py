@@ -7,10 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from instapipe.structures import Instances, Mask
-
 Json = Mapping[str, Any]
 
 # A stage's version is raised whenever the same inputs give other bytes.
@@ -18,7 +14,7 @@ DECODE_VERSION = 1
 SEGMENT_VERSION = 2
 FILTER_VERSION = 2
 TRANSLATE_VERSION = 18
-OUTPUT_VERSION = 5
+OUTPUT_VERSION = 6
 
 
 def canonical(content: Any) -> bytes:
@@ -26,32 +22,14 @@ def canonical(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
+def json_bytes(content: Any) -> bytes:
+    """Readable JSON, the same bytes for the same content."""
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def key_of(inputs: Json) -> str:
     """sha256 (hex) of the canonical form."""
     return hashlib.sha256(canonical(inputs)).hexdigest()
-
-
-def mask_digest(mask: Mask) -> str:
-    """sha256 (hex) of a mask: photo size, box and pixels."""
-    head = canonical([list(mask.size), list(mask.box)])
-    return hashlib.sha256(head + np.packbits(mask.crop).tobytes()).hexdigest()
-
-
-def instance_records(instances: Instances) -> list[dict[str, Any]]:
-    """What keys, plans and reports need to know of each instance, without its pixels."""
-    return [
-        {
-            "number": number,
-            "label": label,
-            "score": round(float(score), 6),
-            "box": list(mask.box),
-            "area": mask.area,
-            "digest": mask_digest(mask),
-        }
-        for number, label, score, mask in zip(
-            instances.numbers, instances.labels, instances.scores, instances.masks, strict=True
-        )
-    ]
 
 
 def differences(wanted: Json, stored: Json, prefix: str = "") -> dict[str, tuple[Any, Any]]:

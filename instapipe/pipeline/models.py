@@ -12,18 +12,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from instapipe.config import Direction
 from instapipe.errors import UsageError
 from instapipe.pipeline.resolve import Found, Weights
-from instapipe.structures import Instances, Photo
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from instapipe.networks.grader import Grader
     from instapipe.networks.upscaler import Upscaler
     from instapipe.segmentation import Segmenter
+    from instapipe.structures import Instances, Photo
     from instapipe.translation.engine import Translator
 
 T = TypeVar("T")

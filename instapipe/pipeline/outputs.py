@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from instapipe import imaging, masks
 from instapipe.errors import OutputError
-from instapipe.masks.folder import JSON_NAME
-from instapipe.pipeline.formats import json_bytes
-from instapipe.structures import Instances, Photo
+from instapipe.masks import JSON_NAME
+from instapipe.pipeline.keys import json_bytes
 
 if TYPE_CHECKING:
     from instapipe.pipeline.rollout import Rollout
+    from instapipe.structures import Photo
 
 _STEM = "photo"
 """What the cached files are named after: the cache knows no names."""
@@ -46,6 +46,8 @@ class Written:
 
 def encoded(photo: Photo, rollout: Rollout, suffix: str) -> dict[str, bytes]:
     """The files of one photo under neutral names. Raises UsageError, OutputError."""
+    from instapipe.structures import Instances
+
     files = {
         _PICTURE + suffix: imaging.encode_image(rollout.pixels, suffix, alpha=photo.alpha),
         _FILMSTRIP: imaging.encode_image(imaging.filmstrip(rollout.frames), ".png"),

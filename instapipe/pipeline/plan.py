@@ -85,7 +85,7 @@ def plan_steps(
     engine: Mapping[str, str],
     settings: TranslateSettings,
 ) -> list[Step]:
-    """The steps for the `chosen` instances (records of keys.instance_records), in their order; `photo`: its digest.
+    """The steps for the `chosen` instances (records of formats.instance_records), in their order; `photo`: its digest.
 
     found: the records of all instances of the photo, chosen or not: what a hole is not filled with.
     All instances have their turn: the last step may have fewer.

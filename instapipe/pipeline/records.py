@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.pipeline.formats import (
-    json_bytes,
     masks_bytes,
     npz_arrays,
     npz_bytes,
@@ -18,6 +17,7 @@ from instapipe.pipeline.formats import (
     read_masks,
     read_pixels,
 )
+from instapipe.pipeline.keys import json_bytes
 from instapipe.structures import Mask, Pixels
 
 State = NDArray[np.float32]

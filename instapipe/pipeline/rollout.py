@@ -129,6 +129,7 @@ def roll_out(
         # Named by number, as files and overlays name them.
         caption = f"step {len(rollout.hits)}: {', '.join(str(number) for number in step.numbers)}"
         rollout.frames.append(imaging.thumbnail(surface.preview(side), after, caption, side))
+        del record, chosen  # else their masks, of the photo's size, were there while the next step runs
     rollout.pixels = surface.picture()
     if blend.compositing.mode == "matte":
         rollout.uncover()

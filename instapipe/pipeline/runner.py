@@ -11,15 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from instapipe import __version__, imaging, masks
 from instapipe.config import Direction
 from instapipe.errors import UnknownClass
 from instapipe.filtering import Selection
 from instapipe.pipeline import keys, outputs, stages
-from instapipe.pipeline.formats import read_instances
 from instapipe.pipeline.measure import Clock
 from instapipe.pipeline.memory import foreseen
 from instapipe.pipeline.models import Models
@@ -27,10 +23,13 @@ from instapipe.pipeline.plan import Layout, Step, lay_out, plan_steps
 from instapipe.pipeline.resolve import Found, Weights, find_segmenter, resolve_engine, resolve_weights
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Entry, Store
-from instapipe.structures import Instances
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from instapipe.pipeline.rollout import Rollout
+    from instapipe.structures import Instances
 
 VERSIONS = {
     "instapipe": __version__,
@@ -233,7 +232,8 @@ class Runner:
             with foreseen(self.weights.card, size, len(step_masks), self.settings.device):
                 return self._models.step(self.weights, direction, self.engine, pixels, step_masks)
 
-        # Not needed, with OpenCV under it, where every result is in the cache.
+        # Not needed, with NumPy and OpenCV under it, where every result is in the cache.
+        from instapipe.pipeline.formats import read_instances
         from instapipe.pipeline.rollout import roll_out
         from instapipe.pipeline.surfaces import RoundTrips, Tries
         from instapipe.translation.again import round_trip

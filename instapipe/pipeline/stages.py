@@ -1,7 +1,8 @@
 """The stages of one photo: decode, segment, filter. (The steps of the translation are in `rollout`.)
 
 A stage has a name, a version and `inputs`, JSON of everything that changes its result; :func:`through` asks the store
-before it runs one.
+before it runs one. What only a stage needs that runs is imported there: a run that finds everything in the cache
+needs no NumPy.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instapipe import imaging, masks
 from instapipe.errors import MaskError
 from instapipe.filtering import Dropped, FilterSettings, Selection, choose
-from instapipe.pipeline.formats import instances_files, json_bytes, read_instances
-from instapipe.pipeline.keys import DECODE_VERSION, FILTER_VERSION, SEGMENT_VERSION, Json, key_of
+from instapipe.pipeline.keys import DECODE_VERSION, FILTER_VERSION, SEGMENT_VERSION, Json, json_bytes, key_of
 from instapipe.pipeline.store import Entry, Store
-from instapipe.structures import Instances, Photo
+
+if TYPE_CHECKING:
+    from instapipe.structures import Instances, Photo
 
 
 def through(store: Store, stage: str, inputs: Json, run: Callable[[], Mapping[str, bytes]]) -> Entry:
@@ -52,6 +54,9 @@ def from_masks(store: Store, record: masks.Record, size: tuple[int, int], source
     """Instances from masks that the user has; those without a class are of class `source`. Raises MaskError."""
 
     def run() -> dict[str, bytes]:
+        from instapipe.pipeline.formats import instances_files
+        from instapipe.structures import Instances
+
         found = record.decode(size)
         if found.size != size:
             raise MaskError(f"masks are {found.size[1]}x{found.size[0]}, the photo {size[1]}x{size[0]}")
@@ -66,13 +71,19 @@ def from_segmenter(
     store: Store, photo: PhotoInput, fingerprint: Mapping[str, Any], segment: Callable[[Photo], Instances]
 ) -> Entry:
     """Unfiltered instances of a segmenter: whatever is asked of the filter later, the network need not run again."""
+
+    def run() -> dict[str, bytes]:
+        from instapipe.pipeline.formats import instances_files
+
+        return instances_files(segment(photo.photo))
+
     inputs = {
         "version": SEGMENT_VERSION,
         "decode": DECODE_VERSION,
         "photo": photo.digest,
         "segmenter": dict(fingerprint),
     }
-    return through(store, "segment", inputs, lambda: instances_files(segment(photo.photo)))
+    return through(store, "segment", inputs, run)
 
 
 def filtered(store: Store, segmented: Entry, settings: FilterSettings) -> tuple[Selection, Entry]:
@@ -84,6 +95,8 @@ def filtered(store: Store, segmented: Entry, settings: FilterSettings) -> tuple[
     }
 
     def run() -> dict[str, bytes]:
+        from instapipe.pipeline.formats import read_instances
+
         selection = choose(read_instances(segmented.files), settings)
         dropped = [{"number": each.number, "reason": each.reason} for each in selection.dropped]
         return {"selection.json": json_bytes({"numbers": list(selection.numbers), "dropped": dropped})}

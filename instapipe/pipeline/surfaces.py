@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.config import Placement
+from instapipe.imaging.cutting import cut
 from instapipe.imaging.seen import resized, seen
-from instapipe.imaging.windows import Rectangle, cut, hull, inside, views
+from instapipe.imaging.windows import Rectangle, hull, inside, views
 from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, find_place, masks_of, together
 from instapipe.pipeline.records import ChosenTry, State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels

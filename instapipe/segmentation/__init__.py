@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from instapipe.structures import Instances, Photo
+if TYPE_CHECKING:
+    from instapipe.structures import Instances, Photo
 
 __all__ = ["Segmenter", "load_segmenter"]
 

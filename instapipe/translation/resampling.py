@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instapipe.imaging.cutting import Value
 from instapipe.imaging.seen import resized
-from instapipe.imaging.windows import Rectangle, Value, inside
+from instapipe.imaging.windows import Rectangle, inside
 from instapipe.structures import BoolMask, Mask, Pixels
 
 _DETAIL = 0.7
