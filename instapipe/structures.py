@@ -1,7 +1,7 @@
 """What flows between the stages: :class:`Photo`, :class:`Instances`, :class:`Translation`.
 
 Everything here is in the photo's own frame: upright, sRGB, pixels of the photo; images uint8 RGB (H, W, 3), masks
-bool. No torch: a run that finds every result in the cache never imports it.
+bool. No torch: masks that the user has are read without it.
 """
 
 from __future__ import annotations

@@ -30,14 +30,16 @@ CLASSES = ("--source", "sheep", "--target", "giraffe")
 # Not `auto`: its measurement takes a second, and may come out otherwise in another cache.
 EXACT = ("--engine", "torch", "--precision", "float32")
 PAIR = (*CLASSES, *EXACT)
-NO_TORCH = """
+REFUSE = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
-            raise ImportError(f"{name} is not to be imported")
+        if name.partition(".")[0] in {names!r}:
+            raise ImportError(f"{{name}} is not to be imported")
 sys.meta_path.insert(0, Refuse())
 """
+NO_TORCH = REFUSE.format(names=("torch", "torchvision", "timm"))
+LIGHT = REFUSE.format(names=("torch", "torchvision", "timm", "numpy", "cv2", "PIL"))
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def outputs(folder: Path = Path()) -> dict[str, bytes]:
     return found
 
 
-def test_a_warm_run_needs_no_weights_and_no_torch(
+def test_a_warm_run_needs_no_weights_and_no_numpy(
     cli: Cli, shell: Cli, photo: Path, colour: str, tmp_path: Path
 ) -> None:
     weights = worlds.write_weights(tmp_path / "weights")
@@ -74,7 +76,7 @@ def test_a_warm_run_needs_no_weights_and_no_torch(
     here = Path.cwd()
     for path in here.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    ran = shell(*given, before=NO_TORCH, cwd=here)
+    ran = shell(*given, before=LIGHT, cwd=here)
     assert ran.code == 0, ran.err
     assert ran.json[0]["hits"] == ["segment", "filter", "translate"]
     assert outputs() == cold

@@ -73,6 +73,14 @@ def test_orientation_is_applied_once(orientation: int, kind: str) -> None:
     assert np.array_equal(decoded(imaging.encode_image(pixels, ".png")), pixels)
 
 
+def test_masks_are_small_and_the_same() -> None:
+    y, x = np.mgrid[:600, :800]
+    mask = ((((x - 400) / 250) ** 2 + ((y - 300) / 200) ** 2 < 1) * 255).astype(np.uint8)
+    flat, plain = imaging.encode_image(mask, ".png", flat=True), imaging.encode_image(mask, ".png")
+    assert np.array_equal(decoded(flat), np.dstack([mask] * 3))
+    assert len(flat) < len(plain) / 2
+
+
 @pytest.mark.parametrize("kind", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_16_bits_are_rounded_to_8_and_it_is_said(kind: str, channels: int) -> None:
