@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import colour_segmenter
@@ -32,6 +34,8 @@ EXACT = ("--engine", "torch", "--precision", "float32")
 PAIR = (*CLASSES, *EXACT)
 REFUSE = """
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {names!r}:
@@ -256,6 +260,19 @@ def test_two_processes_on_one_cache(photo: Path, masks: Path, matte_weights: Pat
     sound, damaged = Store(tmp_path / "shared").verify()
     assert (sound, damaged) == (7, [])
     assert list((tmp_path / "shared" / "scratch").iterdir()) == []
+
+
+def test_a_cache_is_made_by_many_at_once(tmp_path: Path) -> None:
+    at_once = threading.Barrier(8)
+
+    def make(root: Path) -> Store:
+        at_once.wait(60)
+        return Store(root)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(40):
+            stores = list(pool.map(make, [tmp_path / str(number)] * 8))
+            assert stores[0].get("none", {}) is None
 
 
 def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:

@@ -93,11 +93,14 @@ class Store:
         self._bytes: int | None = None
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not (root / _MARK).exists():
-                if any(root.iterdir()):
+            mark = root / _MARK
+            if not mark.exists():
+                # Asked once more: another process may have made it a cache since.
+                if any(root.iterdir()) and not mark.exists():
                     raise CacheError(f"{str(root)!r} is not empty and no instapipe cache; give another --cache")
                 root.chmod(0o700)
-                _write(root / _MARK, canonical({"format": FORMAT}))
+                with contextlib.suppress(FileExistsError):
+                    _write(mark, canonical({"format": FORMAT}))
         except OSError as error:
             raise CacheError(
                 f"cache folder {str(root)!r} cannot be used: {error.strerror}; give --cache or set INSTAPIPE_CACHE"
