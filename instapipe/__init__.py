@@ -6,7 +6,9 @@ nothing heavy: what is named in `__all__` is loaded when it is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from instapipe.later import later
 
 if TYPE_CHECKING:
     from instapipe.errors import InstapipeError
@@ -16,19 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["Instances", "InstapipeError", "Mask", "Photo", "Pipeline", "Result", "__version__"]
 __version__ = "0.1.0"
 
-_WHERE = {
-    "Instances": "instapipe.structures",
-    "InstapipeError": "instapipe.errors",
-    "Mask": "instapipe.structures",
-    "Photo": "instapipe.structures",
-    "Pipeline": "instapipe.pipeline.api",
-    "Result": "instapipe.pipeline.api",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_WHERE[name]), name)
+__getattr__ = later(
+    __name__,
+    {
+        "Instances": "instapipe.structures",
+        "InstapipeError": "instapipe.errors",
+        "Mask": "instapipe.structures",
+        "Photo": "instapipe.structures",
+        "Pipeline": "instapipe.pipeline.api",
+        "Result": "instapipe.pipeline.api",
+    },
+)

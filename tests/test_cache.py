@@ -34,8 +34,6 @@ EXACT = ("--engine", "torch", "--precision", "float32")
 PAIR = (*CLASSES, *EXACT)
 REFUSE = """
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {names!r}:

@@ -5,8 +5,7 @@ What needs OpenCV or Pillow is imported when it is first used: a run that finds 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from instapipe.imaging.files import (
     MAX_PIXELS,
@@ -17,6 +16,7 @@ from instapipe.imaging.files import (
     sweep,
     write_atomically,
 )
+from instapipe.later import later
 
 if TYPE_CHECKING:
     from instapipe.imaging.decode import decode_photo, read_photo
@@ -42,20 +42,17 @@ __all__ = [
     "write_atomically",
 ]
 
-_LATER = {
-    "Outline": "draw",
-    "decode_photo": "decode",
-    "encode_image": "encode",
-    "filmstrip": "draw",
-    "frame_side": "draw",
-    "outlines": "draw",
-    "overlay": "draw",
-    "read_photo": "decode",
-    "thumbnail": "draw",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+__getattr__ = later(
+    __name__,
+    {
+        "Outline": "instapipe.imaging.draw",
+        "decode_photo": "instapipe.imaging.decode",
+        "encode_image": "instapipe.imaging.encode",
+        "filmstrip": "instapipe.imaging.draw",
+        "frame_side": "instapipe.imaging.draw",
+        "outlines": "instapipe.imaging.draw",
+        "overlay": "instapipe.imaging.draw",
+        "read_photo": "instapipe.imaging.decode",
+        "thumbnail": "instapipe.imaging.draw",
+    },
+)

@@ -6,34 +6,30 @@ they are first used: a run that finds everything in the cache needs none of them
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instapipe.later import later
 from instapipe.masks.names import JSON_NAME, find
 
 if TYPE_CHECKING:
     from instapipe.masks.detect import digest, load, open_source, record
-    from instapipe.masks.folder import files as folder_files
+    from instapipe.masks.folder import folder_files
     from instapipe.masks.records import Entry, MaskSource, Record
 
 __all__ = [
     "JSON_NAME", "Entry", "MaskSource", "Record", "digest", "find", "folder_files", "load", "open_source", "record",
 ]  # fmt: skip
 
-_LATER = {
-    "Entry": ("records", "Entry"),
-    "MaskSource": ("records", "MaskSource"),
-    "Record": ("records", "Record"),
-    "digest": ("detect", "digest"),
-    "folder_files": ("folder", "files"),
-    "load": ("detect", "load"),
-    "open_source": ("detect", "open_source"),
-    "record": ("detect", "record"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _LATER[name]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+__getattr__ = later(
+    __name__,
+    {
+        "Entry": "instapipe.masks.records",
+        "MaskSource": "instapipe.masks.records",
+        "Record": "instapipe.masks.records",
+        "digest": "instapipe.masks.detect",
+        "folder_files": "instapipe.masks.folder",
+        "load": "instapipe.masks.detect",
+        "open_source": "instapipe.masks.detect",
+        "record": "instapipe.masks.detect",
+    },
+)

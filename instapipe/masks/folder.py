@@ -108,7 +108,7 @@ def _list(document: Fields, name: str, where: str) -> list[Fields]:
     return values
 
 
-def files(entry: Entry) -> Iterator[tuple[str, bytes]]:
+def folder_files(entry: Entry) -> Iterator[tuple[str, bytes]]:
     """The files of one photo's folder, by name."""
     for number, mask in zip(entry.instances.numbers, entry.instances.masks, strict=True):
         yield f"{entry.stem}_{number}.png", encode_mask(mask.dense())
@@ -118,7 +118,7 @@ def files(entry: Entry) -> Iterator[tuple[str, bytes]]:
 def write(entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
     """A folder `<stem>.masks/` for each photo."""
     for entry in entries:
-        for name, content in files(entry):
+        for name, content in folder_files(entry):
             yield f"{entry.stem}{SUFFIX}/{name}", content
 
 

@@ -74,5 +74,5 @@ def write(entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
         for value, mask in enumerate(entry.instances.masks, start=1):
             x0, y0, x1, y1 = mask.box
             values[y0:y1, x0:x1][mask.crop] = value
-        flat = encode_deep(values) if deep else imaging.encode_image(values.astype(np.uint8), ".png")
-        yield f"{entry.stem}.png", flat
+        encoded = encode_deep(values) if deep else imaging.encode_image(values.astype(np.uint8), ".png", flat=True)
+        yield f"{entry.stem}.png", encoded
