@@ -206,6 +206,11 @@ def test_weights_get_coats(cli: Cli, photos: Path, ground_weights: Path, whole_w
     assert (ran.code, "never overwritten" in ran.err) == (2, True)
     ran = cli(*train, "--rate", 0.1, "--export", tmp_path / "third")
     assert (ran.code, "with rate 0.0002, not 0.1" in ran.err) == (2, True)
+    wrong = tmp_path / "wrong.yaml"
+    giraffes = [entry["file_name"] for entry in json.loads(photos.read_text())["images"]][1::2]
+    wrong.write_text(f"base: animals\ndata: {{exclude: {json.dumps(giraffes)}}}\n")
+    ran = cli(*train, "--config", wrong, "--export", tmp_path / "third")
+    assert (ran.code, "no usable instance in 0 photos" in ran.err) == (1, True), "nothing of those"
     ran = cli(*train[:6], whole_weights, *train[7:], "--export", tmp_path / "third")
     assert (ran.code, "make no outlines" in ran.err) == (2, True)
     assert not (tmp_path / "third").exists()

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("instapipe.cli.train", "Train a translator on photos with instance masks."),
     "train-back": ("instapipe.cli.train_back", "Let the way back learn from what the way there makes."),
     "train-coats": ("instapipe.cli.train_coats", "Let what weights make get the coats of real instances."),
+    "train-texture": ("instapipe.cli.train_texture", "Let coats that weights make go on evenly over the animal."),
     "train-upscaler": ("instapipe.cli.train_upscaler", "Give what weights make detail where it is shown larger."),
     "train-segmenter": ("instapipe.cli.train_segmenter", "Train the compact Mask R-CNN that makes the masks."),
     "evaluate": ("instapipe.cli.evaluate", "Measure translations by an independent judge: metrics, table, report."),

@@ -1,4 +1,5 @@
-"""What `grade teach`, `train-back` and `train-coats` do alike: go on from a checkpoint, learn, log, stop if asked."""
+"""What `grade teach`, `train-back`, `train-coats`, `train-texture` and `train-upscaler` do alike: leave out photos with
+wrong labels, go on from a checkpoint, learn, log, stop if asked."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from instapipe.cli.train import Interruption
+    from instapipe.data.photos import AnnotatedPhoto
     from instapipe.training.resumable import Taught
 
 
@@ -37,6 +39,23 @@ class Learner(Protocol):
     def save(self, folder: Path) -> None:
         """A checkpoint in `folder`."""
         ...
+
+
+EXCLUDING = "A training's configuration, of which data.exclude names photos not to learn from."
+"""What `--config` is there."""
+
+
+def learnable(photos: list[AnnotatedPhoto], config: str | None) -> list[AnnotatedPhoto]:
+    """Those that a training's configuration does not exclude, a file or a bundled one's name. Raises ConfigError."""
+    from instapipe.cli.train import find_config, without
+    from instapipe.config import read_yaml
+    from instapipe.resources import configs_root
+    from instapipe.training.config import TrainConfig
+
+    if config is None:
+        return photos
+    settings = read_yaml(find_config(config), TrainConfig, bases=configs_root() / "train")
+    return without(photos, settings.data.exclude)
 
 
 def go_on(learner: Learner, output: Path, resumed: bool) -> tuple[float, float]:

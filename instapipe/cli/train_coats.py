@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from instapipe.cli.learning import EXCLUDING
 from instapipe.config import Direction
 from instapipe.errors import UsageError
 
@@ -37,6 +38,7 @@ def command(
     keep: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the weights as they were in those that come out.")
     ] = 0.5,
+    config: Annotated[str | None, typer.Option(help=EXCLUDING, metavar="NAME|PATH")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
@@ -49,7 +51,7 @@ def command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from instapipe.cli.learning import go_on, learn
+    from instapipe.cli.learning import go_on, learn, learnable
     from instapipe.cli.train import Interruption
     from instapipe.data.photos import read_photos
     from instapipe.imaging import encode_image, write_atomically
@@ -77,12 +79,14 @@ def command(
     # Real instances are cut out as if they were to be translated back, at the size of what is made.
     alike = card.model_copy(update={"target_size": None})
     back = cutting_for(alike, "target_to_source", max_company=1.0, narrowest=_REAL_NARROWEST)
-    sources = [photo for name in classes for photo in read_photos(source_data, name, masks=source_masks)]
-    targets = read_photos(target_data, card.target, masks=target_masks)
+    sources = [
+        photo for name in classes for photo in learnable(read_photos(source_data, name, masks=source_masks), config)
+    ]
+    targets = learnable(read_photos(target_data, card.target, masks=target_masks), config)
     given = {
         "weights": card.directions[way].sha256, "source_data": str(source_data), "source_masks": str(source_masks),
         "target_data": str(target_data), "target_masks": str(target_masks), "classes": classes, "views": views,
-        "steps": steps, "batch": batch, "rate": rate, "keep": keep, "seed": seed,
+        "config": config, "steps": steps, "batch": batch, "rate": rate, "keep": keep, "seed": seed,
     }  # fmt: skip
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bars, Interruption() as interruption:

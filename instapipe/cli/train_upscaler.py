@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from instapipe.cli.learning import EXCLUDING
 from instapipe.config import Direction
 from instapipe.errors import UsageError
 
@@ -35,6 +36,7 @@ def command(
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1200,
     batch: Annotated[int, typer.Option(min=1, help="Made instances a step, and as many real ones.")] = 4,
     rate: Annotated[float, typer.Option(min=0, help="The learning rate; it falls to 0 at the end.")] = 3e-4,
+    config: Annotated[str | None, typer.Option(help=EXCLUDING, metavar="NAME|PATH")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
@@ -48,7 +50,7 @@ def command(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from instapipe.cli.learning import go_on, learn
+    from instapipe.cli.learning import go_on, learn, learnable
     from instapipe.cli.train import Interruption
     from instapipe.data.photos import read_photos
     from instapipe.imaging import encode_image, write_atomically
@@ -80,11 +82,13 @@ def command(
     large = alike.model_copy(
         update={"size": 2 * size[0], "load_size": 2 * alike.load_size, "min_side": round(_LARGE * size[0])}
     )
-    sources = [photo for name in classes for photo in read_photos(source_data, name, masks=source_masks)]
-    targets = read_photos(target_data, card.target, masks=target_masks)
+    sources = [
+        photo for name in classes for photo in learnable(read_photos(source_data, name, masks=source_masks), config)
+    ]
+    targets = learnable(read_photos(target_data, card.target, masks=target_masks), config)
     given = {
         "weights": card.directions[way].sha256, "source_data": str(source_data), "source_masks": str(source_masks),
-        "classes": classes, "views": views, "seed": seed,
+        "classes": classes, "views": views, "config": config, "seed": seed,
     }  # fmt: skip
     school.claim(output / "made", given)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

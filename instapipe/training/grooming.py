@@ -189,13 +189,14 @@ def thinned(outline: Tensor) -> Tensor:
     return -F.max_pool2d(-outline, 3, stride=1, padding=1)
 
 
-def body_of(outline: Tensor, least: int = STOUT) -> Tensor:
-    """An outline, (B, 1, S, S) in [0, 1], without legs: what is thinner than `least` pixels, an odd number, or low."""
+def body_of(outline: Tensor, least: int = STOUT, legs: float | None = None) -> Tensor:
+    """An outline, (B, 1, S, S) in [0, 1], without legs: what is thinner than `least` pixels, an odd number, or in the
+    lowest share `legs` of the height (default: what is not judged)."""
     inner = -F.max_pool2d(-outline, least, stride=1, padding=least // 2)
     stout = F.max_pool2d(inner, least, stride=1, padding=least // 2)
     rows = (outline >= 0.5).any(dim=3)[:, 0]
     top, feet = rows.float().argmax(dim=1), rows.shape[1] - rows.flip(1).float().argmax(dim=1)
-    knees = feet - _LEGS * (feet - top)
+    knees = feet - (_LEGS if legs is None else legs) * (feet - top)
     return stout * (torch.arange(rows.shape[1], device=rows.device) < knees[:, None])[:, None, :, None]
 
 

@@ -1,5 +1,5 @@
 """A run that learns by itself alone, step after step, and its checkpoint: `grade teach`, `train-back`, `train-coats`,
-`train-upscaler`."""
+`train-texture`, `train-upscaler`."""
 
 from __future__ import annotations
 

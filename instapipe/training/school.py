@@ -1,4 +1,4 @@
-"""The folder of a run of `grade teach`, `train-back` or `train-coats`, and what is gathered there."""
+"""The folder of a run of `grade teach` or `train-back`, -coats, -texture, -upscaler, and what is gathered there."""
 
 from __future__ import annotations
 
