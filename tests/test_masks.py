@@ -243,6 +243,27 @@ def test_listed_without_instances_is_empty_and_not_listed_is_none(tmp_path: Path
     assert masks.digest(tmp_path, Path("elsewhere.jpg")) is None
 
 
+def test_masks_beside_a_photo_are_found_through_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    write_all(tmp_path / "in_seg", png.write([masks.Entry("x.jpg", square())]))
+    monkeypatch.chdir(tmp_path / "in" / "sub")
+    assert masks.find(Path("../x.jpg")) == tmp_path / "in_seg"
+
+
+@pytest.mark.parametrize("length", [241, 245, 249, 250, 251])
+def test_a_masks_folder_of_a_long_name_is_found_again(tmp_path: Path, length: int) -> None:
+    """Whatever was shortened: the folder, or only the names of numbers with several digits."""
+    many = Instances((20, 30), square().masks * 12, ("sheep",) * 12, (1.0,) * 12, (*range(11), 1000))
+    photo = tmp_path / ("n" * length + ".jpg")
+    write_all(tmp_path, folder.write([masks.Entry(photo.name, many)]))
+    place = masks.find(photo)
+    assert place is not None
+    for source in (place, tmp_path):
+        found = masks.load(source, photo, (20, 30))
+        assert found is not None
+        assert (found.numbers, found.labels) == (many.numbers, many.labels)
+
+
 def test_a_masks_folder_is_edited_by_its_pngs(tmp_path: Path) -> None:
     instances = Instances(
         (20, 30),

@@ -19,6 +19,7 @@ from PIL import Image
 from instapipe import masks
 from instapipe.errors import MaskError
 from instapipe.masks import coco, folder, labelmap, labelme, png, yolo
+from instapipe.structures import Instances, Mask
 
 SIZE = (20, 30)
 PNG = png.encode_mask(np.eye(20, 30, dtype=np.bool_))
@@ -72,6 +73,17 @@ def test_a_photo_is_no_label_map(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, size=(60, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "x.png")
     refused(tmp_path, "instances; at most 1,000", size=(60, 60))
+
+
+def test_a_masks_folder_whose_pngs_were_not_renamed_with_it_is_not_empty(tmp_path: Path) -> None:
+    instances = Instances(SIZE, (Mask.from_dense(np.eye(*SIZE, dtype=np.bool_)),) * 4, ("sheep",) * 4, (1.0,) * 4)
+    write_all(tmp_path, folder.write([masks.Entry("x.jpg", instances)]))
+    place = (tmp_path / "x.masks").rename(tmp_path / "y.masks")
+    for source in (place, tmp_path):
+        refused(source, "y.masks", "not of photo 'y.jpg'", "x_0.png, x_1.png, x_2.png, ...", "y_<i>.png", photo="y.jpg")
+    for path in place.glob("*.png"):
+        path.rename(place / path.name.replace("x_", "y_"))
+    assert len(masks.load(place, Path("y.jpg"), SIZE) or ()) == 4
 
 
 def test_a_file_of_another_photo_is_not_passed_over(tmp_path: Path) -> None:

@@ -199,6 +199,78 @@ def test_masks_folders_inside_the_input_are_no_photos(photos: Path) -> None:
     assert names == ["p0.png", "p1.png", "p3.png", "p2.png"]
 
 
+def test_everything_lies_below_the_output_whatever_the_dots(
+    cli: Cli, photos: Path, options: tuple[object, ...], colour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos / "sub")
+    out = photos.parent / "out"
+    before = set(photos.rglob("*"))
+    ran = cli("translate", "p2.png", "../p0.png", *options, "-o", "../../out")
+    assert ran.code == 0, ran.err
+    ran = cli("segment", "p2.png", "../p*.png", "--segmenter", colour, "--score", 0.3, "-o", "../../out/found")
+    assert ran.code == 0, ran.err
+    assert set(photos.rglob("*")) == before
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*_giraffe.png")} == {
+        "p0_giraffe.png", "sub/p2_giraffe.png",
+    }  # fmt: skip
+    assert {path.relative_to(out).as_posix() for path in out.rglob("p?.masks")} == {
+        "found/p0.masks", "found/p1.masks", "found/p3.masks", "found/sub/p2.masks",
+    }  # fmt: skip
+
+
+def test_dots_in_the_output_hide_no_input(photos: Path, cli: Cli, options: tuple[object, ...]) -> None:
+    taken = worlds.write_photo(photos / "p0_giraffe.png")
+    before = taken.read_bytes()
+    assert cli("translate", photos, *options, "-o", f"{photos}/sub/..").code == 0
+    assert taken.read_bytes() == before
+    assert (photos / "p0.png_giraffe.png").is_file()
+
+
+def test_a_shells_glob_names_no_outputs_and_no_masks(
+    cli: Cli, photos: Path, options: tuple[object, ...], colour: str
+) -> None:
+    """What lies among the photos is left out of several arguments and of globs as it is of folders."""
+    assert cli("translate", photos, *options, "-o", photos).code == 0
+    assert cli("segment", photos, "--segmenter", colour, "--score", 0.3, "-o", photos).code == 0
+    worlds.write_masks(photos / "sub_seg", "p2")
+
+    def found(*arguments: Path | str) -> list[str]:
+        return [path.name for path in find_inputs([str(argument) for argument in arguments]).photos]
+
+    flat, everything = sorted(photos.glob("*")), sorted(photos.rglob("*"))
+    assert len(flat) > 15
+    assert sorted(found(*flat)) == ["p0.png", "p1.png", "p2.png", "p3.png"], "a folder that is named is searched"
+    assert found(*(path for path in everything if path.is_file())) == ["p0.png", "p1.png", "p3.png", "p2.png"]
+    assert found(f"{photos}/*") == ["p0.png", "p1.png", "p3.png"], "a folder that a glob matches is not"
+    assert found(f"{photos}/**/*") == ["p0.png", "p1.png", "p3.png", "p2.png"]
+    assert found(photos / "p0.overlay.png") == ["p0.overlay.png"], "a single file is meant"
+    assert found(photos / "p0.masks") == ["p0_0.png", "p0_1.png"], "so is a single folder"
+    for nothing in ((f"{photos}/*.overlay.png",), sorted(photos.glob("p0.*"))[:2], (f"{photos}/s*",)):
+        with pytest.raises(InputError, match=r"^no photos in '.*; outputs, masks and folders in a glob are none$"):
+            found(*nothing)
+
+
+def test_outputs_with_shortened_names_are_no_inputs(
+    cli: Cli, tmp_path: Path, options: tuple[object, ...], colour: str
+) -> None:
+    photos = tmp_path / "long"
+    for letter, length in (("a", 246), ("b", 251)):
+        worlds.write_photo(photos / (letter * length + ".png"))
+    assert cli("segment", photos, "--segmenter", colour, "--score", 0.3, "-o", photos).code == 0
+    for _ in range(2):
+        ran = cli("translate", photos, *options, "-o", photos, "--json")
+        assert ran.code == 0, ran.err
+        assert sorted(Path(each["photo"]).name[0] for each in ran.json) == ["a", "b"]
+
+
+def test_a_file_may_be_called_like_a_home(cli: Cli, options: tuple[object, ...]) -> None:
+    assert cli("translate", "~no-such-user.png", *options).err == "error: no photo '~no-such-user.png'\n"
+    worlds.write_photo(Path("~no-such-user.png"))
+    ran = cli("translate", "~no-such-user.png", *options, "-o", "~no-such-user/")
+    assert ran.code == 0, ran.err
+    assert Path("~no-such-user/~no-such-user_giraffe.png").is_file()
+
+
 def test_names_never_collide_and_stay(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     for name in ("a.jpg", "a.png", "A.webp", "b.png", "a_giraffe.png"):
@@ -219,6 +291,11 @@ def test_names_never_collide_and_stay(tmp_path: Path) -> None:
     # Into the input's own folder no photo is overwritten.
     same = {job.picture for job in folder_jobs(inputs, folder, "giraffe", {})}
     assert same.isdisjoint(inputs.photos)
+    # Nor do its masks and report: those of a picture are called by its stem.
+    for name in ("c.png", "c_giraffe.jpg"):
+        worlds.write_photo(folder / name)
+    there = folder_jobs(find_inputs([str(folder)]), folder, "giraffe", {})
+    assert {job.picture.stem for job in there}.isdisjoint(job.photo.stem for job in there)
 
 
 def test_single_outputs(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from instapipe import Pipeline, imaging
 from instapipe.config import GeneratorConfig, TranslatorCard, read_yaml
 from instapipe.errors import EngineError, UsageError
+from instapipe.masks import load
 from instapipe.pipeline import memory
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.resources import configs_root
@@ -212,6 +213,8 @@ def test_no_instance_keeps_the_pixels_and_says_so(cli: Cli, tmp_path: Path, colo
     assert ran.code == 3
     assert "no instances, pixels unchanged -> meadow_giraffe.png" in ran.out
     assert np.array_equal(pixels("meadow_giraffe.png"), worlds.photo_pixels((), None))
+    lossy = cli("translate", empty, *PAIR, "--segmenter", colour, "--weights", matte_weights, "-o", "x.jpg")
+    assert "no instances, the photo as it was, compressed anew -> x.jpg" in lossy.out
     assert report("meadow_giraffe.report.json")["result"]["status"] == "no instances"
 
 
@@ -255,6 +258,70 @@ def test_segment_edit_translate(cli: Cli, photo: Path, colour: str, matte_weight
     again = cli("segment", photo, "--segmenter", colour, "--classes", "sheep", "--score", 0.3, "--output", "masks")
     assert again.code == 1
     assert "maybe edited" in again.err
+
+
+def test_segment_undoes_no_edit_unless_told(cli: Cli, photo: Path, colour: str) -> None:
+    """Neither a deletion of all masks nor a new label; what would be written as it is may be written again."""
+    given = ("segment", photo, "--segmenter", colour, "--score", 0.3)
+    folder = Path("farm.masks")
+
+    def delete() -> None:
+        for path in folder.glob("*.png"):
+            path.unlink()
+
+    def label() -> None:
+        path = folder / "instances.json"
+        path.write_text(path.read_text().replace('"horse"', '"donkey"'))
+
+    def damage() -> None:
+        (folder / "instances.json").write_text("{")
+
+    assert cli(*given).code == 0
+    first = files(folder)
+    for edit in (delete, label, damage):
+        assert cli(*given).code == 0, "nothing was edited"
+        edit()
+        edited = files(folder)
+        assert edited != first
+        ran = cli(*given)
+        assert ran.code == 1
+        assert "'farm.masks' holds other masks, maybe edited" in ran.err
+        assert files(folder) == edited
+        assert cli(*given, "--overwrite").code == 0
+        assert files(folder) == first
+
+
+def test_segment_refuses_photos_that_would_share_their_masks(cli: Cli, photo: Path, colour: str) -> None:
+    other = worlds.write_photo(photo.with_suffix(".bmp"), worlds.photo_pixels((), None))
+    for inputs in ((photo, other), (photo.parent,)):
+        for overwrite in ((), ("--overwrite",)):
+            ran = cli("segment", *inputs, "--segmenter", colour, "--output", "found", *overwrite)
+            assert ran.code == 2
+            assert "farm.png' and " in ran.err or "farm.bmp' and " in ran.err
+            assert "would share the masks 'found/farm.masks'" in ran.err
+            assert not Path("found").exists()
+    assert cli("segment", photo, "--segmenter", colour).code == 0
+    one_by_one = cli("segment", other, "--segmenter", colour)
+    assert one_by_one.code == 1
+    assert "maybe of another photo" in one_by_one.err
+
+
+@pytest.mark.parametrize("stem", ["ü" * 124 + "fa", "field.v2" + "x" * 243])
+def test_segment_and_translate_names_as_long_as_they_may_be(
+    cli: Cli, photo: Path, colour: str, matte_weights: Path, stem: str
+) -> None:
+    long = photo.rename(photo.with_name(f"{stem}.png"))
+    ran = cli("segment", long, "--segmenter", colour, "--score", 0.3, "--output", long.parent, "--json")
+    assert ran.code == 0, ran.err
+    facts = ran.json[0]
+    next(path for path in Path(facts["masks"]).iterdir() if path.name.endswith("_1.png")).unlink()
+    (made,) = cli("translate", long, *PAIR, "--segmenter", colour, "--weights", matte_weights, "--json").json
+    assert made["instances"] == 2, "without the deleted one"
+    # The picture's masks are of the picture, too.
+    found = load(Path(made["masks"]), Path(made["picture"]), worlds.SIZE)
+    assert found is not None
+    assert set(found.labels) == {"giraffe"}
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(
@@ -309,6 +376,36 @@ def test_the_input_is_never_overwritten(cli: Cli, photo: Path, masks: Path, matt
     assert ran.code == 2
     assert "never overwritten" in ran.err
     assert photo.read_bytes() == before
+
+
+def test_the_inputs_own_masks_are_never_overwritten(
+    cli: Cli, tmp_path: Path, photo: Path, colour: str, matte_weights: Path
+) -> None:
+    given = ("translate", photo, *PAIR, "--weights", matte_weights, "--segmenter", colour, "--score", 0.3)
+    ran = cli(*given, "--output", photo.with_suffix(".webp"))
+    assert ran.code == 2
+    assert "'farm.masks', which are never overwritten" in ran.err
+    assert [path.name for path in photo.parent.iterdir()] == ["farm.png"]
+    # Nor are those that lie where the picture is to be.
+    out = tmp_path / "out"
+    assert cli("segment", photo, "--segmenter", colour, "--score", 0.3, "--output", out).code == 0
+    before = files(out)
+    for state in ("as they are", "all deleted", "without labels"):
+        if state == "all deleted":
+            for path in (out / "farm.masks").glob("*.png"):
+                path.unlink()
+        elif state == "without labels":
+            (out / "farm.masks" / "instances.json").unlink()
+            worlds.write_masks(out / "farm.masks", "farm")
+        before = files(out)
+        ran = cli(*given, "--masks", out / "farm.masks", "--output", out / "farm.png")
+        assert ran.code == 1, state
+        assert "farm.masks' holds masks that no translation wrote" in ran.err
+        assert files(out) == before
+    # What a translation wrote is written anew, also where its report was deleted.
+    for _ in range(2):
+        assert cli(*given, "--output", "a/farm.png").code == 0
+        Path("a/farm.report.json").unlink()
 
 
 def test_other_formats_and_folders(cli: Cli, photo: Path, masks: Path, matte_weights: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +13,13 @@ import typer
 
 from instapipe import imaging, masks
 from instapipe.cli import requests as ask
-from instapipe.errors import InstapipeError, OutputError, UnknownClass, UsageError
+from instapipe.errors import InstapipeError, MaskError, OutputError, UnknownClass, UsageError
+from instapipe.masks.names import JSON_NAME, NAME, files_in, own_folder, stem_of
+from instapipe.masks.records import parse_json, read_bytes
 from instapipe.pipeline import stages
 from instapipe.pipeline.batch import exit_code
 from instapipe.pipeline.formats import read_instances
-from instapipe.pipeline.jobs import find_inputs
+from instapipe.pipeline.jobs import Inputs, find_inputs
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.outputs import drop_older_masks
 from instapipe.pipeline.resolve import Found, find_segmenter
@@ -48,20 +52,21 @@ def command(
     if classes is not None and not wanted:
         raise UsageError(f"--classes {classes!r} names no class")
     store = ask.open_store(cache)
-    output = output.expanduser()
+    output = Path(os.path.expanduser(output))
     inputs = find_inputs(photos, skip=output)
+    folders = _folders(inputs, output)
     found = find_segmenter(segmenter, wanted[0] if wanted else None, store)
     unknown = [name for name in wanted if name not in found.classes]
     if unknown:
         raise UnknownClass(f"segmenter {found.name!r} has no class {unknown[0]!r}; it knows {', '.join(found.classes)}")
     statuses: list[str] = []
     with Models(device) as models:
-        for path in inputs.photos:
-            relative = path.relative_to(inputs.base) if path.is_relative_to(inputs.base) else Path(path.name)
+        for path, folder in folders.items():
+            name = path.relative_to(inputs.base).as_posix()
             facts: dict[str, object]
             try:
                 instances = _find(path, found, store, models, wanted, score)
-                folder = _write(path, instances, output / relative.parent, overwrite)
+                _write(path, instances, folder, overwrite)
                 status = "found" if len(instances) else "no instances"
                 facts = {"masks": str(folder), "instances": [_fact(instances, i) for i in range(len(instances))]}
             except UsageError:
@@ -74,12 +79,23 @@ def command(
             if as_json:
                 typer.echo(json.dumps({"photo": str(path), "status": status, **facts}, ensure_ascii=False))
             elif status == "failed":
-                typer.echo(f"error: {relative.as_posix()}: {facts['error']}", err=True)
+                typer.echo(f"error: {name}: {facts['error']}", err=True)
             else:
-                typer.echo(f"{relative.as_posix()}: {len(instances)} found -> {facts['masks']}")
+                typer.echo(f"{name}: {len(instances)} found -> {facts['masks']}")
                 for number, label, value in zip(instances.numbers, instances.labels, instances.scores, strict=True):
                     typer.echo(f"  {number} {label} {value:.2f}")
     raise typer.Exit(exit_code(statuses))
+
+
+def _folders(inputs: Inputs, output: Path) -> dict[Path, Path]:
+    """The masks folder of each photo. Raises UsageError where two photos would share one."""
+    folders = {photo: own_folder(output / photo.relative_to(inputs.base)) for photo in inputs.photos}
+    owners: dict[Path, Path] = {}
+    for photo, folder in folders.items():
+        other = owners.setdefault(folder, photo)
+        if other != photo:
+            raise UsageError(f"{str(other)!r} and {str(photo)!r} would share the masks {str(folder)!r}; rename one")
+    return folders
 
 
 def _find(path: Path, found: Found, store: Store, models: Models, wanted: list[str], score: float) -> Instances:
@@ -95,22 +111,33 @@ def _find(path: Path, found: Found, store: Store, models: Models, wanted: list[s
     )
 
 
-def _write(path: Path, instances: Instances, output: Path, overwrite: bool) -> Path:
-    """Masks folder and overlay; returns the folder. Raises OutputError, also where edited masks would be lost."""
-    folder = output / imaging.file_name(path.stem, ".masks")
+def _write(path: Path, instances: Instances, folder: Path, overwrite: bool) -> None:
+    """Masks folder and overlay. Raises OutputError, also where edited masks would be lost."""
     files = dict(masks.folder_files(masks.Entry(path.name, instances)))
-    present = {each.name for each in folder.glob("*_*.png")} if folder.is_dir() else set()
-    if present and not overwrite:
-        ours = present == {name for name in files if name.endswith(".png")}
-        if not ours or any((folder / name).read_bytes() != files[name] for name in present):
-            raise OutputError(f"{str(folder)!r} holds other masks, maybe edited: --overwrite, or another --output")
+    if not overwrite and folder.is_dir() and _holds_others(folder, files):
+        raise OutputError(
+            f"{str(folder)!r} holds other masks, maybe edited, maybe of another photo: --overwrite, or another --output"
+        )
     drop_older_masks(folder, keep=set(files))
     for name, data in files.items():
         imaging.write_atomically(folder / name, data)
     shown = imaging.overlay(imaging.read_photo(path).pixels, instances)
-    overlay = output / imaging.file_name(path.stem, ".overlay.png")
+    overlay = folder.parent / imaging.file_name(stem_of(path), ".overlay.png")
     imaging.write_atomically(overlay, imaging.encode_image(shown, ".png"))
-    return folder
+
+
+def _holds_others(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether `folder` holds masks, labels or deletions that writing `files` would undo."""
+    described = (folder / JSON_NAME).exists()
+    present = {path.name for path in files_in(folder, ".png") if NAME.fullmatch(path.name)}
+    if not present and not described:
+        return False
+    if present != set(files) - {JSON_NAME} or any(read_bytes(folder / name) != files[name] for name in present):
+        return True
+    try:
+        return described and parse_json(read_bytes(folder / JSON_NAME), "") != json.loads(files[JSON_NAME])
+    except MaskError:
+        return True
 
 
 def _fact(instances: Instances, index: int) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from instapipe import imaging
 from instapipe.cli import requests as ask
 from instapipe.pipeline.batch import DEFAULT_WORKERS, Done, check_disk, exit_code, translate_many, translate_one
 from instapipe.pipeline.jobs import Inputs, default_folder, find_inputs, folder_jobs, single_job
@@ -80,7 +82,7 @@ def command(
     )  # fmt: skip
     make = ask.runner_maker(verify, judge)
     store = ask.open_store(cache)
-    folder = Path(output).expanduser().absolute() if output is not None else None
+    folder = Path(os.path.abspath(os.path.expanduser(output))) if output is not None else None
     inputs = find_inputs(photos, skip=folder)
     with Models(settings.device, store.artefacts) as models:
         if inputs.single:
@@ -147,7 +149,9 @@ def _say(done: Done, as_json: bool) -> None:
     elif done.error is not None:
         typer.echo(f"error: {done.job.name}: {done.error}", err=True)
     elif done.written is not None:
-        made = f"{done.instances} translated" if done.instances else "no instances, pixels unchanged"
+        lossy = done.written.picture.suffix.lower() in imaging.LOSSY
+        kept = "the photo as it was, compressed anew" if lossy else "pixels unchanged"
+        made = f"{done.instances} translated" if done.instances else f"no instances, {kept}"
         cached = f" (cached: {', '.join(done.hits)})" if done.hits else ""
         earlier = " (done earlier)" if done.earlier else ""
         typer.echo(f"{done.job.name}: {made} -> {_shown(done.written.picture)}{cached}{earlier}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from instapipe.imaging.files import (
+    LOSSY,
     MAX_PIXELS,
     PHOTO_SUFFIXES,
     file_name,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from instapipe.imaging.encode import encode_image
 
 __all__ = [
+    "LOSSY",
     "MAX_PIXELS",
     "PHOTO_SUFFIXES",
     "Outline",

@@ -48,7 +48,7 @@ class MasksFolder:
         if file_name(stem_of(photo), SUFFIX) != self.path.name:
             # A folder that was named on purpose must not be passed over in silence.
             raise MaskError(f"masks {str(self.path)!r} are not of photo {photo.name!r}, by their name")
-        contents = read_all(self.path, numbered(self.path).get(self._stem, {}))
+        contents = read_all(self.path, self._files(photo))
         _, described = self._described()
         notes = {number: described.get(number, ("", 1.0)) for number in contents}
         parts: list[bytes | str] = []
@@ -63,6 +63,22 @@ class MasksFolder:
             return build(found.masks, found.size, labels, [notes[n][1] for n in found.numbers], found.numbers)
 
         return Record(digest_of("masks folder", parts), decode)
+
+    def _files(self, photo: Path) -> dict[int, str]:
+        """The PNGs by number, ascending; none is no instance. Raises MaskError where all are of another photo."""
+        stem, found = stem_of(photo), numbered(self.path)
+        files = dict(found.get(self._stem, {}))
+        for named in found.values():
+            # Of a long stem names are shortened, differently for numbers of one digit and of two.
+            files |= {n: name for n, name in named.items() if name == file_name(stem, f"_{n}.png")}
+        if found and not files:
+            others = [name for named in found.values() for name in named.values()]
+            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            raise MaskError(
+                f"masks {str(self.path)!r}: not of photo {photo.name!r}, by their name: {shown}; "
+                f"call them {stem}_<i>.png, or delete them"
+            )
+        return dict(sorted(files.items()))
 
     def _described(self) -> tuple[str, dict[int, tuple[str, float]]]:
         """The photo's name, and by number the label and the score, as far as `instances.json` says."""
@@ -111,7 +127,7 @@ def _list(document: Fields, name: str, where: str) -> list[Fields]:
 def folder_files(entry: Entry) -> Iterator[tuple[str, bytes]]:
     """The files of one photo's folder, by name."""
     for number, mask in zip(entry.instances.numbers, entry.instances.masks, strict=True):
-        yield f"{entry.stem}_{number}.png", encode_mask(mask.dense())
+        yield file_name(entry.stem, f"_{number}.png"), encode_mask(mask.dense())
     yield JSON_NAME, json.dumps(coco.document([entry])).encode()
 
 
@@ -119,7 +135,7 @@ def write(entries: Iterable[Entry]) -> Iterator[tuple[str, bytes]]:
     """A folder `<stem>.masks/` for each photo."""
     for entry in entries:
         for name, content in folder_files(entry):
-            yield f"{entry.stem}{SUFFIX}/{name}", content
+            yield f"{file_name(entry.stem, SUFFIX)}/{name}", content
 
 
 class MasksFolders:

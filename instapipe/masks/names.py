@@ -5,6 +5,7 @@ Names alone: a run that finds everything in the cache needs them, and no numpy.
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -23,12 +24,17 @@ NO_MASKS = re.compile(r"\..*|classes\.txt|(readme|notice|licen[cs]e)\b.*", re.IG
 
 def find(photo: Path) -> Path | None:
     """The masks that lie beside `photo`: `<stem>.masks/`, else `<folder>_seg/` where it has some; else None."""
-    own = photo.parent / file_name(stem_of(photo), SUFFIX)
+    own = own_folder(photo)
     if own.is_dir():
         return own
-    folder = photo.absolute().parent
+    folder = Path(os.path.abspath(photo)).parent
     beside = folder.with_name(f"{folder.name}_seg") if folder.name else folder
     return beside if beside.is_dir() and stem_of(photo) in numbered(beside) else None
+
+
+def own_folder(photo: Path) -> Path:
+    """`<stem>.masks` beside `photo`, whether it is there or not."""
+    return photo.parent / file_name(stem_of(photo), SUFFIX)
 
 
 def stem_of(photo: str | PurePath) -> str:

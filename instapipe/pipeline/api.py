@@ -44,7 +44,7 @@ class Result:
 
     @property
     def translated(self) -> bool:
-        """False where the photo had no instance: its pixels are unchanged then."""
+        """False where the photo had no instance: its pixels are unchanged then, but for what .jpg loses."""
         return self.outcome.status == "translated"
 
     @property

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from instapipe import imaging
 from instapipe.errors import InputError, PhotoError, UsageError
+from instapipe.masks.names import SUFFIX, own_folder
+from instapipe.pipeline.ledger import NAME as LEDGER
+from instapipe.pipeline.outputs import paths_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,42 +38,54 @@ class Inputs:
 def find_inputs(arguments: Sequence[str], *, skip: Path | None = None) -> Inputs:
     """The photos that `arguments` (files, folders, globs) mean.
 
-    skip: a folder of outputs that may lie inside an input folder. Raises PhotoError for a photo that is not there,
-    InputError where folders or globs hold none.
+    Masks and our own outputs are left out, but for a single file or folder that was named: several may be a shell's
+    `photos/*`. skip: a folder of outputs that may lie inside an input folder. Raises PhotoError for a photo that is
+    not there, InputError where there is none.
     """
     photos: dict[Path, None] = {}
     folders: list[Path] = []
-    patterns = False
+    patterns = left_out = False
+    several = len(arguments) > 1
     for argument in arguments:
-        path = Path(argument).expanduser()
+        # A file may be called `~x`; paths that differ by `..` alone must have their folder in common.
+        given = argument if os.path.lexists(argument) else os.path.expanduser(argument)
+        path = Path(os.path.abspath(given))
         if path.is_dir():
-            folders.append(path.absolute())
-            photos.update(dict.fromkeys(_walk(path.absolute(), skip)))
+            if several and _is_masks_folder(path):
+                left_out = True
+                continue
+            folders.append(path)
+            photos.update(dict.fromkeys(_walk(path, skip)))
         elif glob.has_magic(argument) and not os.path.lexists(path):
             patterns = True
-            found = sorted(Path(match).absolute() for match in glob.glob(str(path), recursive=True))
-            photos.update(dict.fromkeys(match for match in found if not _is_output(match)))
-        elif len(arguments) == 1 and not os.path.lexists(path):
+            found = sorted(Path(os.path.abspath(match)) for match in glob.glob(given, recursive=True))
+            kept = [match for match in found if not (match.is_dir() or _is_ours(match))]
+            left_out = left_out or len(kept) < len(found)
+            photos.update(dict.fromkeys(kept))
+        elif not several and not os.path.lexists(path):
             raise PhotoError(f"no photo {argument!r}")
+        elif several and _is_ours(path):
+            left_out = True
         else:
-            photos[path.absolute()] = None
+            photos[path] = None
     if not photos:
-        raise InputError(f"no photos in {', '.join(repr(argument) for argument in arguments)}")
-    single = len(arguments) == 1 and not folders and not patterns
-    if len(folders) == 1 and len(arguments) == 1:
-        base = folders[0]
-    else:
-        base = Path(os.path.commonpath([photo.parent for photo in photos]))
+        shown = ", ".join(map(repr, arguments[:3])) + (", ..." if len(arguments) > 3 else "")
+        raise InputError(f"no photos in {shown}{'; outputs, masks and folders in a glob are none' if left_out else ''}")
+    single = not several and not folders and not patterns
+    base = folders[0] if folders and not several else Path(os.path.commonpath([photo.parent for photo in photos]))
     return Inputs(tuple(photos), base, single)
 
 
 def single_job(photo: Path, output: str | None, target: str) -> Job:
-    """`output`: a file by its ending, else a folder; none: the current folder. Raises UsageError."""
+    """`output`: a file by its ending, else a folder; none: the current folder.
+
+    Raises UsageError, also where the photo or its masks would be overwritten.
+    """
     default = imaging.file_name(photo.stem, f"_{slug(target)}.png")
     if output is None:
         picture = Path.cwd() / default
     else:
-        given = Path(output).expanduser()
+        given = Path(os.path.expanduser(output))
         if given.is_dir() or output.endswith(("/", os.sep)) or not given.suffix:
             picture = given.absolute() / default
         elif given.suffix.lower() in imaging.picture_suffixes():
@@ -80,16 +95,21 @@ def single_job(photo: Path, output: str | None, target: str) -> Job:
             raise UsageError(f"cannot write pictures as {given.suffix!r}; one of {known}, or a folder")
     if _same(picture, photo):
         raise UsageError(f"--output {output!r} is the input; photos are never overwritten")
+    own = own_folder(photo)
+    if paths_beside(picture).masks.name == own.name and photo.exists() and _same(picture.parent, photo.parent):
+        raise UsageError(
+            f"--output {output!r}: its masks would be the input's own, {own.name!r}, which are never overwritten; "
+            "give another name or folder"
+        )
     return Job(photo, photo.name, picture)
 
 
 def folder_jobs(inputs: Inputs, output: Path, target: str, taken: Mapping[str, str]) -> list[Job]:
-    """A job per photo: subfolders kept, no two with the same picture, none that is an input.
+    """A job per photo: subfolders kept, no two with the same picture or masks, none that are an input's.
 
     taken: photo's name -> picture's path below `output`, from earlier runs: those stay as they are.
     """
-    used = {_comparable(str(output / picture)) for picture in taken.values()}
-    used |= {_comparable(str(photo)) for photo in inputs.photos}
+    used = {_place(output / picture) for picture in taken.values()} | {_place(photo) for photo in inputs.photos}
     jobs = []
     for photo in inputs.photos:
         relative = Path(os.path.relpath(photo, inputs.base))
@@ -100,8 +120,8 @@ def folder_jobs(inputs: Inputs, output: Path, target: str, taken: Mapping[str, s
         ending = f"_{slug(target)}.png"
         # Of two photos with one stem the second keeps its own ending in its name, and so on.
         candidates = _names(relative, ending)
-        picture = next(path for path in (output / each for each in candidates) if _comparable(str(path)) not in used)
-        used.add(_comparable(str(picture)))
+        picture = next(path for path in (output / each for each in candidates) if _place(path) not in used)
+        used.add(_place(picture))
         jobs.append(Job(photo, name, picture))
     return jobs
 
@@ -129,13 +149,11 @@ def _walk(folder: Path, skip: Path | None) -> Iterator[Path]:
     """Photos below `folder` by their endings, sorted; hidden files, masks and our own outputs left out."""
     for root, folders, files in os.walk(folder):
         here = Path(root)
-        names = set(folders)
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
-            and not name.endswith(".masks")
-            and not (name.endswith("_seg") and name.removesuffix("_seg") in names)
+            and not _is_masks_folder(here / name)
             and not (skip is not None and _same(here / name, skip))
         )
         for name in sorted(files):
@@ -144,12 +162,26 @@ def _walk(folder: Path, skip: Path | None) -> Iterator[Path]:
                 yield path
 
 
+def _is_masks_folder(path: Path) -> bool:
+    photos = path.name.removesuffix("_seg")
+    return path.name.endswith(SUFFIX) or (photos not in ("", path.name) and path.with_name(photos).is_dir())
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `path` is an output or lies among masks."""
+    beside = path.name == LEDGER or path.name.endswith(".report.json")
+    mask = path.suffix.lower() in (".png", ".json") and _is_masks_folder(path.parent)
+    return beside or mask or _is_output(path)
+
+
 def _is_output(path: Path) -> bool:
     """Whether `path` was written by a translation or segmentation: its report or masks lie beside it."""
     for ending in (".filmstrip.png", ".overlay.png"):
         if path.name.endswith(ending):
             stem = path.name.removesuffix(ending)
-            return any((path.parent / (stem + other)).exists() for other in (".report.json", ".masks"))
+            # What lies beside a shortened name is shortened otherwise; nobody else gives such names.
+            shortened = len(os.fsencode(path.name)) > 250 and re.search(r"-[0-9a-f]{8}$", stem) is not None
+            return shortened or any((path.parent / (stem + other)).exists() for other in (".report.json", SUFFIX))
     return (path.parent / imaging.file_name(path.stem, ".report.json")).exists()
 
 
@@ -160,6 +192,6 @@ def _same(a: Path, b: Path) -> bool:
         return os.path.abspath(a) == os.path.abspath(b)
 
 
-def _comparable(path: str) -> str:
-    """Two paths that are one on some file system compare equal."""
-    return unicodedata.normalize("NFC", path).casefold()
+def _place(photo: Path) -> str:
+    """The masks folder of a photo or picture: equal for two that would share one, on any file system."""
+    return unicodedata.normalize("NFC", str(own_folder(photo))).casefold()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from instapipe import imaging, masks
 from instapipe.errors import OutputError
 from instapipe.masks import JSON_NAME
+from instapipe.masks.names import numbered
 from instapipe.pipeline.keys import json_bytes
 
 if TYPE_CHECKING:
@@ -93,17 +94,22 @@ def paths_beside(picture: Path) -> Written:
 
 
 def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) -> Written:
-    """Write everything, each file whole or not at all, the picture last: where it is, all is. Raises OutputError.
+    """Write everything, each file whole or not at all, the picture last: where it is, all is.
 
-    The report comes first: by it a later run knows the other files as outputs.
+    The report comes first: by it a later run knows the other files as outputs. Raises OutputError, also where masks
+    lie in the way that may be a photo's own.
     """
     paths = paths_beside(picture)
-    stem = paths.masks.name.removesuffix(".masks")
+    if not paths.report.exists() and _holds_others(paths.masks, report["result"]["settings"]["target"]):
+        raise OutputError(
+            f"{str(paths.masks)!r} holds masks that no translation wrote, maybe edited; give another --output, "
+            "or delete them"
+        )
     names = {}
     for name in files:
         match = re.fullmatch(rf"{_STEM}_(\d+)\.png", name)
         if match is not None:
-            names[name] = imaging.file_name(stem, f"_{match[1]}.png")
+            names[name] = imaging.file_name(picture.stem, f"_{match[1]}.png")
     imaging.write_atomically(paths.report, json_bytes(report))
     drop_older_masks(paths.masks, keep=set(names.values()))
     for name, shown in names.items():
@@ -115,6 +121,17 @@ def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) 
     imaging.write_atomically(paths.filmstrip, files[_FILMSTRIP])
     imaging.write_atomically(picture, picture_bytes(files))
     return paths
+
+
+def _holds_others(folder: Path, target: str) -> bool:
+    """Whether `folder` holds masks that are not all of class `target`: without a report they are no outputs of ours."""
+    labels: set[str] = set()
+    try:
+        if (folder / JSON_NAME).exists():
+            labels = {category["name"] for category in json.loads((folder / JSON_NAME).read_bytes())["categories"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return labels != {target} and bool(labels or (folder.is_dir() and numbered(folder)))
 
 
 def drop_older_masks(folder: Path, keep: set[str]) -> None:
