@@ -7,9 +7,9 @@ A *card* describes a set of weights: `card.json` in a folder beside its safetens
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from instapipe.errors import ConfigError
 
@@ -70,10 +70,20 @@ class CompositingConfig(Strict):
     inpaint_radius: int = Field(3, ge=1, le=15, description="radius of training's inpainting, model pixels")
 
 
+def _plain(name: str) -> str:
+    if not name or name in {".", ".."} or any(character in name for character in "/\\:\0"):
+        raise ValueError("expected the name of a file beside the card")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+"""Of a file beside a card, no path: whoever copies weights must not be led elsewhere."""
+
+
 class AttachedFile(Strict):
     """A file beside a card."""
 
-    file: str
+    file: FileName
     sha256: str
 
 
@@ -166,7 +176,7 @@ class SegmenterCard(Card):
     architecture: Literal["compact_maskrcnn"] = "compact_maskrcnn"
     settings: dict[str, Any] = {}
     classes: tuple[str, ...]
-    file: str
+    file: FileName
     sha256: str
     dtype: Literal["float16", "float32"]
 

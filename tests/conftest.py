@@ -74,7 +74,8 @@ def shell(tmp_path: Path) -> Cli:
         script = f"{before}\nfrom instapipe.cli import main\nmain()"
         done = subprocess.run(
             [sys.executable, "-c", script, *map(str, arguments)],
-            capture_output=True, text=True, env=environment, cwd=cwd, timeout=300, check=False,
+            capture_output=True, text=True, errors="surrogateescape", env=environment, cwd=cwd, timeout=300,
+            check=False,
         )  # fmt: skip
         return Ran(done.returncode, done.stdout, done.stderr)
 

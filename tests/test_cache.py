@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from instapipe.config import DirectionFile, GeneratorConfig, TranslatorCard
 from instapipe.errors import CacheError
-from instapipe.pipeline.keys import differences, key_of
+from instapipe.pipeline.keys import canonical, differences, json_bytes, key_of
 from instapipe.pipeline.plan import lay_out, plan_steps
 from instapipe.pipeline.resolve import Weights
 from instapipe.pipeline.settings import TranslateSettings
@@ -419,3 +419,32 @@ def test_entries_hold_no_object_arrays(cli: Cli, photo: Path, masks: Path, matte
             assert all(archive[name].dtype != object for name in archive.files)
     kinds = {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert kinds <= {".png", ".npz", ".json"}
+
+
+def test_a_cache_removed_during_a_run_is_one_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "c")
+    shutil.rmtree(store.root)
+    store.put("x", {"a": 1}, {"f": b"1"})
+    assert Store(store.root).get("x", {"a": 1}) is not None
+
+
+def test_an_entry_of_which_a_file_is_gone_is_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "c")
+    store.put("x", {"a": 1}, {"f": b"1", "g": b"2"})
+    (path,) = store.root.rglob("g")
+    path.unlink()
+    assert store.get("x", {"a": 1}) is None
+    assert not store.has("x", {"a": 1})
+    store.put("x", {"a": 1}, {"f": b"1", "g": b"2"})
+    found = store.get("x", {"a": 1})
+    assert found is not None
+    assert found.files["g"] == b"2"
+
+
+def test_names_in_another_encoding_are_kept_as_json_escapes_them() -> None:
+    """Old archives hold names in Latin-1: bytes that are no UTF-8."""
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    for made in (canonical({"name": name}), json_bytes({"name": name})):
+        assert made.decode("utf-8")
+        assert json.loads(made) == {"name": name}
+    assert canonical({"name": "café"}) == '{"name":"café"}'.encode()

@@ -218,6 +218,22 @@ def test_paint_on_a_transparent_ground_is_a_mask(tmp_path: Path, paint: tuple[in
     assert np.array_equal(found.masks[0].dense(), dense)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize(("value", "area"), [(0, 0), (255, 600)])
+def test_an_opaque_mask_of_one_colour_is_all_or_nothing(tmp_path: Path, channels: int, value: int, area: int) -> None:
+    pixels = np.full((20, 30, channels), value, dtype=np.uint8)
+    pixels[..., -1] = 255
+    Image.fromarray(pixels).save(tmp_path / "x_0.png")
+    found = masks.load(tmp_path, Path("x.jpg"), (20, 30))
+    assert sum(mask.area for mask in (found.masks if found else ())) == area
+
+
+@pytest.mark.parametrize("counts", ["\ud800abc", "ä0"])
+def test_runs_of_other_characters_are_refused(counts: str) -> None:
+    with pytest.raises(MaskError, match="here: RLE"):
+        rle.decode({"size": [20, 30], "counts": counts}, "here")
+
+
 # Listed or not, edited, labelled --------------------------------------------------------------------------------------
 
 

@@ -406,3 +406,14 @@ def test_interrupted_leaves_whole_files(
     assert not list(out.rglob(".instapipe-*"))
     for path in out.rglob("*.png"):
         assert cv2.imread(str(path)) is not None
+
+
+def test_a_name_in_another_encoding_is_a_name(shell: Cli, photos: Path, options: tuple[object, ...]) -> None:
+    """In a process of its own, whose output has to take it too; a second run finds what the first has done."""
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    shutil.copy(photos / "p0.png", photos / name)
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+    for extra in ((), ("--json",), ()):
+        ran = shell("translate", photos, *options, "-o", photos.parent / "out", *extra, env=strict)
+        assert ran.code == 0, ran.err[-500:]
+    assert (photos.parent / "out" / name.replace(".png", "_giraffe.png")).exists()

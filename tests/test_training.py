@@ -15,7 +15,7 @@ from training_worlds import SMALL, arguments, assert_same, networks_of, random_b
 
 from instapipe.config import CompositingConfig, read_yaml
 from instapipe.data.samples import Batch
-from instapipe.errors import TrainingError
+from instapipe.errors import OutputError, TrainingError
 from instapipe.networks.blocks import fixed_spectral_norm
 from instapipe.networks.cards import find_card
 from instapipe.networks.weights import load_generator
@@ -221,6 +221,20 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(Exception, match="No space left on device"):
         checkpoint.save(tmp_path, 2, {"step": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
+    monkeypatch.undo()
+
+    def broken(*_: object) -> None:
+        """As torch's writer tells of a full disk."""
+        try:
+            full()
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 1")  # noqa: B904
+
+    monkeypatch.setattr("torch.save", broken)
+    with pytest.raises(OutputError, match=r"step-00000002\.pt': No space left on device"):
+        checkpoint.save(tmp_path, 2, {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
+    monkeypatch.undo()
     (tmp_path / "step-00000003.pt").write_bytes(b"cut off")
     with pytest.raises(TrainingError, match="cannot read checkpoint"):
         checkpoint.load_latest(tmp_path)

@@ -66,6 +66,23 @@ def test_failures_are_flagged_and_the_picture_is_kept(cli: Cli, request_of: list
     assert (pixels(tmp_path / "out.png") != pixels(tmp_path / "photo.png")).any()
 
 
+def test_what_was_kept_under_another_name_is_judged_too(cli: Cli, request_of: list[Any], tmp_path: Path) -> None:
+    """`--keep` takes any instance by its number, whatever the masks call it."""
+    import instapipe.masks as formats
+    from instapipe.structures import Instances
+
+    found = formats.load(tmp_path / "masks", tmp_path / "photo.png", worlds.SIZE)
+    assert found is not None
+    called = Instances(found.size, found.masks, ("sheep", "cow", "sheep"), found.scores)
+    for name, content in formats.folder.write([formats.Entry("photo.png", called)]):
+        (tmp_path / "named" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "named" / name).write_bytes(content)
+    request_of[request_of.index("--masks") + 1] = tmp_path / "named"
+    done = cli(*request_of, "--keep", "0,1", "--verify", "flag")
+    assert done.code == 0, done.err
+    assert report(tmp_path)["verification"]["failed"] == [0, 1]
+
+
 def test_failed_instances_are_rolled_back_to_the_photo(cli: Cli, request_of: list[Any], tmp_path: Path) -> None:
     done = cli(*request_of, "--verify", "roll-back")
     assert done.code == 3, done.err

@@ -227,8 +227,19 @@ def test_pull_refuses_names_that_leave_their_folder(cli: Cli, server: tuple[str,
     card.write_text(card.read_text().replace("source_to_target.safetensors", "../../x.safetensors"))
     ran = cli("weights", "pull", f"{url}/bad-1/card.json")
     assert ran.code == 2
-    assert "no plain file name" in ran.err
+    assert "the name of a file beside the card; got '../../x.safetensors'" in ran.err
     assert cli("weights", "pull", "file:///etc/passwd").code == 2
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/hosts", "a/b.safetensors", "..", "", "c:\\\\x"])
+def test_a_card_leads_to_no_file_elsewhere(cli: Cli, tmp_path: Path, name: str) -> None:
+    """Not even where a folder of weights was got some other way than by `pull`."""
+    folder = worlds.write_weights(tmp_path / "a" / "w")
+    card = json.loads((folder / "card.json").read_text())
+    card["grader"] = {"file": name, "sha256": "0" * 64}
+    (folder / "card.json").write_text(json.dumps(card))
+    ran = cli("weights", "show", folder)
+    assert (ran.code, "the name of a file beside the card" in ran.err) == (2, True), ran.err
 
 
 def test_digest_is_sha256(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -48,6 +49,10 @@ HELP = "Translate the instances in photos from one class to another, and keep th
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends with SystemExit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A photo's name may be in another encoding than the terminal's: it is said as it is.
+            stream.reconfigure(errors="surrogateescape")
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Before the command there can be options, but none that takes a value: the first word is the command.
     command = next((word for word in given if not word.startswith("-")), None)

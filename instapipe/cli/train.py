@@ -266,7 +266,10 @@ def overrides(assignments: list[str], **flags: int | None) -> dict[str, Any]:
         name, sign, value = assignment.partition("=")
         if not sign or not name:
             raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, like data.size=128")
-        out[name] = yaml.safe_load(value)
+        try:
+            out[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment!r}: {value!r} is no YAML value") from error
     return out | {name: value for name, value in flags.items() if value is not None}
 
 

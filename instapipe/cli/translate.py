@@ -17,6 +17,7 @@ from instapipe import imaging
 from instapipe.cli import requests as ask
 from instapipe.pipeline.batch import DEFAULT_WORKERS, Done, check_disk, exit_code, translate_many, translate_one
 from instapipe.pipeline.jobs import Inputs, default_folder, find_inputs, folder_jobs, single_job
+from instapipe.pipeline.keys import encoded
 from instapipe.pipeline.ledger import Ledger
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.runner import Runner
@@ -145,7 +146,7 @@ def _many(
 def _say(done: Done, as_json: bool) -> None:
     """One photo's outcome: JSON on stdout, or a line for people."""
     if as_json:
-        typer.echo(json.dumps(_facts(done), ensure_ascii=False))
+        typer.echo(encoded(json.dumps(_facts(done), ensure_ascii=False)))
     elif done.error is not None:
         typer.echo(f"error: {done.job.name}: {done.error}", err=True)
     elif done.written is not None:

@@ -112,6 +112,8 @@ def export(
             fields = json.loads(facts.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read facts {str(facts)!r}: {error}") from error
+        if not isinstance(fields, dict):
+            raise ConfigError(f"facts {str(facts)!r}: expected an object with fields of a card")
         unknown = fields.keys() - TranslatorCard.model_fields.keys()
         if unknown:
             raise ConfigError(f"facts {str(facts)!r}: a card has no field {min(unknown)!r}")

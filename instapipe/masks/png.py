@@ -112,7 +112,8 @@ def decode_mask(content: bytes, where: str) -> BoolMask:
         values = colours.max(axis=2)
         if alpha is not None:
             # Paint of one colour on a transparent ground: the paint is the mask.
-            values = alpha if values.max() == values.min() else np.where(alpha > alpha.max() // 2, values, 0)
+            painted = values.max() == values.min() and alpha.max() > alpha.min()
+            values = alpha if painted else np.where(alpha > alpha.max() // 2, values, 0)
     mask: BoolMask = values > values.max() // 2
     return mask
 

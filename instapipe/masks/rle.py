@@ -35,7 +35,8 @@ def decode(rle: dict[str, Any], where: str) -> BoolMask:
     height, width = rle_size(rle, where)
     counts = rle.get("counts")
     if isinstance(counts, str | bytes):
-        runs = _unpack(counts.encode("utf-8") if isinstance(counts, str) else counts, height * width, where)
+        text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts  # ? is refused like any other
+        runs = _unpack(text, height * width, where)
     elif isinstance(counts, list):
         if len(counts) > height * width + 1:
             raise MaskError(f"{where}: RLE has {len(counts):,} counts for {height * width:,} pixels")

@@ -19,12 +19,17 @@ OUTPUT_VERSION = 6
 
 def canonical(content: Any) -> bytes:
     """JSON in one form: sorted, no spaces, UTF-8; NaN refused."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return encoded(json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
 
 
 def json_bytes(content: Any) -> bytes:
     """Readable JSON, the same bytes for the same content."""
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return encoded(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def encoded(text: str) -> bytes:
+    """JSON as UTF-8. What file names in another encoding hold instead of characters is escaped, as JSON does it too."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def key_of(inputs: Json) -> str:

@@ -99,8 +99,7 @@ class Store:
                 if any(root.iterdir()) and not mark.exists():
                     raise CacheError(f"{str(root)!r} is not empty and no instapipe cache; give another --cache")
                 root.chmod(0o700)
-                with contextlib.suppress(FileExistsError):
-                    _write(mark, canonical({"format": FORMAT}))
+                self._mark()
         except OSError as error:
             raise CacheError(
                 f"cache folder {str(root)!r} cannot be used: {error.strerror}; give --cache or set INSTAPIPE_CACHE"
@@ -110,6 +109,12 @@ class Store:
     def artefacts(self) -> Path:
         """Where engines keep what they compiled; looked after by them, thrown away by `clear`."""
         return self.root / "artefacts"
+
+    def _mark(self) -> None:
+        """Say that the folder is a cache, where it does not say so yet."""
+        if not (self.root / _MARK).exists():
+            with contextlib.suppress(FileExistsError):
+                _write(self.root / _MARK, canonical({"format": FORMAT}))
 
     # Entries
 
@@ -122,7 +127,9 @@ class Store:
             files = {name: (folder / name).read_bytes() for name in meta["files"]}
             sound = all(_digest(data) == meta["files"][name]["sha256"] for name, data in files.items())
         except OSError:
-            # Absent, or thrown away by another process while it was read.
+            # Absent, or thrown away by another process while it was read; or a file of it is gone.
+            if (folder / _META).is_file():
+                self._discard(folder)
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
             sound, files = False, {}
@@ -159,6 +166,7 @@ class Store:
             if not target.exists():
                 os.rename(scratch, target)
                 _sync_folder(target.parent)
+            self._mark()  # or a folder that was removed meanwhile would be none of ours
         except OSError as error:
             # Lost the race for the same key, or the disk is full: the run goes on either way.
             if not (target / _META).exists():

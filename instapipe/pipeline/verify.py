@@ -127,7 +127,12 @@ class VerifyingRunner(Runner):
         )
         after: Sequence[Mask | None] = [returned.get(number) for number in known.numbers]
         seen = self._detections(picture_bytes(outcome.files), lambda: result.pixels)
-        verdicts = judge(known, after, seen, source=settings.source, target=settings.target)
+        # With --keep what was called something else was translated as well, and is judged likewise.
+        labels = tuple(
+            settings.source if number in returned else label
+            for number, label in zip(known.numbers, known.labels, strict=True)
+        )
+        verdicts = judge(replace(known, labels=labels), after, seen, source=settings.source, target=settings.target)
         records: tuple[dict[str, Any], ...] = tuple(
             {
                 "number": None if v.source is None else known.numbers[v.source],

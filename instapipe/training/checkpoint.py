@@ -38,10 +38,12 @@ def write(path: Path, state: dict[str, Any]) -> Path:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(scratch, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where a disk is full
         with contextlib.suppress(OSError):
             scratch.unlink()
-        raise OutputError(f"cannot save checkpoint {str(path)!r}: {error.strerror}") from error
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+        raise OutputError(f"cannot save checkpoint {str(path)!r}: {reason}") from error
     return path
 
 

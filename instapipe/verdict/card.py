@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from instapipe.config import Card, explain
+from instapipe.config import Card, FileName, explain
 from instapipe.errors import WeightsError
 from instapipe.resources import weights_root
 
@@ -22,7 +22,7 @@ class JudgeCard(Card):
 
     kind: Literal["judge"] = "judge"
     classes: tuple[str, ...]
-    file: str
+    file: FileName
     sha256: str
     dtype: Literal["float16", "float32"]
     width: int = 128
