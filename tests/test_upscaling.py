@@ -23,7 +23,7 @@ from instapipe.training import contest, grooming, upscaling
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows
 from instapipe.training.precision import Choice
-from instapipe.training.upscaling import Finisher, Upscaling, corner, softened, turned
+from instapipe.training.upscaling import Finisher, Upscaling, corner, softened
 
 FORM = UpscalerForm(width=8, blocks=1)
 PAIR = ("--source", "sheep", "--target", "giraffe")
@@ -256,15 +256,3 @@ def test_weights_get_an_upscaler(cli: Cli, ground_weights: Path, whole_weights: 
     ran = cli(*train[:6], whole_weights, *train[7:], "--export", tmp_path / "third")
     assert (ran.code, "make no outlines" in ran.err) == (2, True)
     assert not (tmp_path / "third").exists()
-
-
-def test_real_ones_are_turned_with_their_masks() -> None:
-    """So that no line of them lies along rows or columns, and each pixel stays in its mask."""
-    masks = torch.zeros(6, 1, 64, 64)
-    masks[:, :, 20:44, 24:40] = 1
-    images, same = turned(masks.repeat(1, 3, 1, 1) * 2 - 1, masks, np.random.default_rng(0))
-    assert set(same.unique().tolist()) == {0, 1}
-    assert torch.allclose(same.sum(dim=(1, 2, 3)), masks.sum(dim=(1, 2, 3)), rtol=0.1)
-    assert (((images + 1) / 2 - same).abs().mean(dim=(1, 2, 3)) < 0.02).all(), "together"
-    assert ((same - masks).abs().sum(dim=(1, 2, 3)) > 20).sum() >= 4
-    assert len({mask.numpy().tobytes() for mask in same}) == 6, "by angles of their own"

@@ -41,8 +41,6 @@ _OUTSIDE = 0.2
 _SOFT, _SOFTEST, _NOISE = 0.7, 0.9, 0.03
 """So many real instances are blurred by up to so many pixels, and get noise of up to such a deviation in [-1, 1]:
 generators paint softly."""
-_TURN = 12.0
-"""Degrees by which real instances are turned at most."""
 _JITTER = 1 / 6
 """How far from a pixel of the instance the middle of a piece lies at most, in sides of a piece."""
 _MOST_HELD_OUT, _SHOWN, _ACROSS = 48, 12, 6
@@ -178,8 +176,6 @@ class Finisher(Contest[Upscaler]):
         inside = self._real.masks[chosen]
         if rng.random() < 0.5:
             large, masks, inside = large.flip(-1), masks.flip(-1), inside[:, :, ::-1]
-        large, masks = turned(large, masks, rng)
-        inside = masks[:, 0].cpu().numpy() >= 0.5
         image = softened(F.avg_pool2d(large, 2).cpu(), rng).to(self._device)
         corners = [corner(mask, len(mask) // 2, rng) for mask in inside]
         return _Batch(image, F.avg_pool2d(masks, 2), _judged(masks), corners), large
@@ -220,22 +216,6 @@ def corner(mask: NDArray[np.bool_], side: int, rng: np.random.Generator) -> tupl
     chosen, far = rng.integers(rows.size), round(_JITTER * side)
     y, x = (int(line[chosen]) - side // 2 + int(rng.integers(-far, far + 1)) for line in (rows, columns))
     return min(max(y, 0), mask.shape[0] - side), min(max(x, 0), mask.shape[1] - side)
-
-
-def turned(images: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Real instances (B, 3, H, W) and their masks (B, 1, H, W), each turned a little.
-
-    Compression leaves a grid of lines in photos, along rows and columns: an upscaler learnt to draw them.
-    """
-    out: tuple[list[Tensor], list[Tensor]] = [], []
-    for pair in zip(images, masks, strict=True):
-        side = pair[0].shape[-1]
-        turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), rng.uniform(-_TURN, _TURN), 1.0)
-        for plane, ways, found in zip(pair, (cv2.INTER_CUBIC, cv2.INTER_NEAREST), out, strict=True):
-            pixels = plane.permute(1, 2, 0).cpu().numpy()
-            moved = cv2.warpAffine(pixels, turn, (side, side), flags=ways, borderMode=cv2.BORDER_REFLECT)
-            found.append(torch.from_numpy(moved.reshape(pixels.shape)).permute(2, 0, 1))
-    return torch.stack(out[0]).to(images.device), torch.stack(out[1]).to(masks.device)
 
 
 def softened(images: Tensor, rng: np.random.Generator) -> Tensor:
