@@ -35,7 +35,7 @@ def decode(rle: dict[str, Any], where: str) -> BoolMask:
     height, width = rle_size(rle, where)
     counts = rle.get("counts")
     if isinstance(counts, str | bytes):
-        text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts  # ? is refused like any other
+        text = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
         runs = _unpack(text, height * width, where)
     elif isinstance(counts, list):
         if len(counts) > height * width + 1:
