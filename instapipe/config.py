@@ -210,7 +210,7 @@ def _content(path: Path, bases: Path | None, above: tuple[Path, ...]) -> dict[st
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"cannot read config {str(path)!r}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # PyYAML raises many kinds: 2020-13-45 is a ValueError
         raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {str(path)!r} must be a mapping of settings, got {type(content).__name__}")

@@ -426,12 +426,30 @@ def test_a_cache_removed_during_a_run_is_one_again(tmp_path: Path) -> None:
     shutil.rmtree(store.root)
     store.put("x", {"a": 1}, {"f": b"1"})
     assert Store(store.root).get("x", {"a": 1}) is not None
+    shutil.rmtree(store.root)
+    store.remember("kind", "name", {"a": 1})
+    assert Store(store.root).recall("kind", "name") == {"a": 1}
+    if os.name == "posix":
+        assert store.root.stat().st_mode & 0o777 == 0o700
 
 
-def test_an_entry_of_which_a_file_is_gone_is_made_again(tmp_path: Path) -> None:
+def test_a_process_that_starts_while_a_removed_cache_is_made_anew_finds_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "c")
+    shutil.rmtree(store.root)
+    started = []
+    # Called when an entry is written, and not yet in its place.
+    monkeypatch.setattr("instapipe.pipeline.store._sync_folder", lambda _: started.append(Store(store.root)))
+    store.put("x", {"a": 1}, {"f": b"1"})
+    assert started[-1].get("x", {"a": 1}) is not None
+
+
+@pytest.mark.parametrize("gone", ["g", "meta.json"])
+def test_an_entry_of_which_a_file_is_gone_is_made_again(tmp_path: Path, gone: str) -> None:
     store = Store(tmp_path / "c")
     store.put("x", {"a": 1}, {"f": b"1", "g": b"2"})
-    (path,) = store.root.rglob("g")
+    (path,) = store.root.rglob(gone)
     path.unlink()
     assert store.get("x", {"a": 1}) is None
     assert not store.has("x", {"a": 1})
@@ -448,3 +466,28 @@ def test_names_in_another_encoding_are_kept_as_json_escapes_them() -> None:
         assert made.decode("utf-8")
         assert json.loads(made) == {"name": name}
     assert canonical({"name": "café"}) == '{"name":"café"}'.encode()
+
+
+def test_folders_of_weights_in_another_encoding_are_remembered_by_their_path(tmp_path: Path) -> None:
+    folder = b"/d\xe9j\xe0/weights".decode("utf-8", "surrogateescape")
+    store = Store(tmp_path / "c")
+    store.remember("translators", folder, {"card": folder})
+    assert store.recall("translators", folder) == {"card": folder}
+    store.put("x", {"name": folder}, {"f": b"1"})
+    assert store.get("x", {"name": folder}) is not None
+    assert store.verify() == (1, [])
+
+
+def test_a_note_on_a_photos_name_is_of_that_name(
+    cli: Cli, photo: Path, masks: Path, matte_weights: Path, tmp_path: Path
+) -> None:
+    """The cache knows photos by their content, and a copy may be called otherwise."""
+    wrong = shutil.copy(photo, photo.with_suffix(".jpg"))
+    says = "named .jpg, but a PNG file"
+    for path, notes in ((wrong, [says]), (photo, []), (wrong, [says])):
+        output = tmp_path / "out" / "x.png"
+        ran = cli("translate", path, *PAIR, "--masks", masks, "--weights", matte_weights, "--output", output)
+        assert ran.code == 0, ran.err
+        assert json.loads(output.with_suffix(".report.json").read_text())["result"]["photo"]["notes"] == notes
+        assert (says in ran.out) == bool(notes)
+    assert "(cached: segment, filter, translate)" in ran.out

@@ -408,12 +408,18 @@ def test_interrupted_leaves_whole_files(
         assert cv2.imread(str(path)) is not None
 
 
-def test_a_name_in_another_encoding_is_a_name(shell: Cli, photos: Path, options: tuple[object, ...]) -> None:
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "two\u2028lines.png".encode(), "caf\x85.png".encode()])
+def test_a_name_in_another_encoding_is_a_name(
+    shell: Cli, photos: Path, options: tuple[object, ...], name: str | bytes
+) -> None:
     """In a process of its own, whose output has to take it too; a second run finds what the first has done."""
-    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    name = os.fsdecode(name)
     shutil.copy(photos / "p0.png", photos / name)
     strict = {"PYTHONIOENCODING": "utf-8:strict"}
     for extra in ((), ("--json",), ()):
         ran = shell("translate", photos, *options, "-o", photos.parent / "out", *extra, env=strict)
         assert ran.code == 0, ran.err[-500:]
+        if extra:
+            lines = [json.loads(line) for line in ran.out.split("\n") if line]
+            assert {Path(line["photo"]).name: line["earlier"] for line in lines}[name]
     assert (photos.parent / "out" / name.replace(".png", "_giraffe.png")).exists()

@@ -87,6 +87,8 @@ def test_a_config_based_on_another(tmp_path: Path) -> None:
         ("base: mine\n", "no base 'mine'"),
         ("base: small-data\ndata: {sise: 3}\n", "data.sise"),
         ("base: [1]\n", "no base"),
+        ("steps: [1\n", "is not YAML"),
+        ("steps: 2020-13-45\n", "is not YAML"),
     ):
         mine.write_text(text)
         with pytest.raises(ConfigError, match=message):

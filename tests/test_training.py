@@ -381,6 +381,10 @@ def test_a_run_is_not_overwritten_and_keeps_its_settings(cli: Cli, world: Path, 
     bad = cli(*call, "--set", "data.sise=3")
     assert bad.code == 2
     assert "data.sise" in bad.err
+    for value in ("[1", "2020-13-45", "!!bool perhaps"):
+        bad = cli(*call, "--set", f"data.size={value}")
+        assert (bad.code, bad.err.count("\n")) == (2, 1), bad.err
+        assert bad.err.startswith(f"error: --set 'data.size={value}'")
     missing = cli("train", *call[1:6], "unicorn", *call[7:-1], tmp_path / "y")
     assert missing.code == 1
     assert "no class 'unicorn'; it has: sheep" in missing.err

@@ -19,8 +19,10 @@ import worlds
 from conftest import REPOSITORY, Cli
 
 from instapipe.errors import WeightsError
-from instapipe.networks.cards import bundled, digest, find_translator
+from instapipe.networks.cards import bundled, digest, find_translator, read_card
 from instapipe.resources import weights_root
+from instapipe.verdict.card import DEFAULT as JUDGE
+from instapipe.verdict.card import find_judge
 
 OFFICIAL = Path(__file__).parent / "data" / "parity" / "train_small"
 NAMES = [folder.name for _, folder in bundled()]
@@ -240,6 +242,23 @@ def test_a_card_leads_to_no_file_elsewhere(cli: Cli, tmp_path: Path, name: str) 
     (folder / "card.json").write_text(json.dumps(card))
     ran = cli("weights", "show", folder)
     assert (ran.code, "the name of a file beside the card" in ran.err) == (2, True), ran.err
+    # Nor one of another kind.
+    segmenter = next(place for card, place in bundled() if card.kind == "segmenter")
+    for of_kind, read in ((segmenter, read_card), (weights_root() / JUDGE, lambda place: find_judge(str(place)))):
+        card = json.loads((of_kind / "card.json").read_text())
+        (folder / "card.json").write_text(json.dumps({**card, "file": name}))
+        with pytest.raises(WeightsError, match=r"card\.json: file: .*the name of a file beside the card"):
+            read(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("[1]", "an object with fields"), ('{"x": 1}', "no field 'x'"), ("{", "cannot read facts")]
+)
+def test_further_fields_of_a_card_are_an_object(cli: Cli, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "facts.json").write_text(text)
+    ran = cli("weights", "export", tmp_path / "run", "--output", tmp_path / "w", "--facts", tmp_path / "facts.json")
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+    assert says in ran.err
 
 
 def test_digest_is_sha256(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def overrides(assignments: list[str], **flags: int | None) -> dict[str, Any]:
             raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, like data.size=128")
         try:
             out[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except Exception as error:  # PyYAML raises many kinds: 2020-13-45 is a ValueError
             raise ConfigError(f"--set {assignment!r}: {value!r} is no YAML value") from error
     return out | {name: value for name, value in flags.items() if value is not None}
 

@@ -35,7 +35,7 @@ class Ledger:
         except OSError as error:
             raise OutputError(f"cannot read {str(self.path)!r}: {error.strerror}") from error
         self._torn = bool(text) and not text.endswith("\n")
-        for line in text.splitlines():
+        for line in text.split("\n"):  # alone: names may hold what else ends a line (U+0085, U+2028)
             self._read(line)
 
     def begin(self, run: Mapping[str, Any], pictures: Mapping[str, str]) -> None:

@@ -40,13 +40,17 @@ class PhotoInput:
         return imaging.decode_photo(self._data, self.name, max_pixels=self._max_pixels)
 
     def facts(self, store: Store) -> dict[str, Any]:
-        """{"size": [H, W], "notes": [...]}: what later keys and the report need of the decoded photo."""
+        """{"size": [H, W], "notes": [...]}: what later keys and the report need of the decoded photo.
+
+        Its key alone holds the suffix: a note says where that is another format's.
+        """
 
         def run() -> dict[str, bytes]:
             photo = self.photo
             return {"photo.json": json_bytes({"size": list(photo.size), "notes": list(photo.notes)})}
 
-        entry = through(store, "decode", {"version": DECODE_VERSION, "photo": self.digest}, run)
+        suffix = Path(self.name).suffix.lower()
+        entry = through(store, "decode", {"version": DECODE_VERSION, "photo": self.digest, "suffix": suffix}, run)
         return dict(entry.json("photo.json"))
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from instapipe.errors import CacheError
-from instapipe.pipeline.keys import Json, canonical, key_of
+from instapipe.pipeline.keys import Json, canonical, encoded, key_of
 
 FORMAT = 1
 DEFAULT_CAP = 10_000_000_000
@@ -111,8 +111,9 @@ class Store:
         return self.root / "artefacts"
 
     def _mark(self) -> None:
-        """Say that the folder is a cache, where it does not say so yet."""
+        """Make the folder, where it is gone, and say that it is a cache, where it does not say so yet."""
         if not (self.root / _MARK).exists():
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 _write(self.root / _MARK, canonical({"format": FORMAT}))
 
@@ -127,8 +128,8 @@ class Store:
             files = {name: (folder / name).read_bytes() for name in meta["files"]}
             sound = all(_digest(data) == meta["files"][name]["sha256"] for name, data in files.items())
         except OSError:
-            # Absent, or thrown away by another process while it was read; or a file of it is gone.
-            if (folder / _META).is_file():
+            # Absent, or thrown away by another process while it was read; or a file of it is gone, maybe that one.
+            if folder.is_dir():
                 self._discard(folder)
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -157,16 +158,17 @@ class Store:
         scratch = self._scratch / uuid.uuid4().hex
         target = self._folder(stage, key)
         try:
+            self._mark()  # before anything else is there: a process that starts now is to find a cache
             scratch.mkdir(mode=0o700, parents=True)
             for name, data in files.items():
                 _write(scratch / name, data)
-            _write(scratch / _META, json.dumps(meta, indent=1, ensure_ascii=False).encode())
+            _write(scratch / _META, encoded(json.dumps(meta, indent=1, ensure_ascii=False)))
             _sync_folder(scratch)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not target.exists():
                 os.rename(scratch, target)
                 _sync_folder(target.parent)
-            self._mark()  # or a folder that was removed meanwhile would be none of ours
+            self._mark()  # and once more: it may be while this was written that the folder is removed
         except OSError as error:
             # Lost the race for the same key, or the disk is full: the run goes on either way.
             if not (target / _META).exists():
@@ -185,6 +187,7 @@ class Store:
         try:
             if path.exists() and path.read_bytes() == data:
                 return
+            self._mark()
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             scratch = path.with_name(uuid.uuid4().hex)
             _write(scratch, data)
@@ -266,13 +269,13 @@ class Store:
         return self._stages / stage / key[:2] / key
 
     def _record(self, kind: str, name: str) -> Path:
-        return self.root / "records" / kind / f"{_digest(name.encode())[:32]}.json"
+        return self.root / "records" / kind / f"{_digest(encoded(name))[:32]}.json"
 
     def _discard(self, folder: Path) -> None:
         """Out of place in one rename, then away: no reader meets half an entry."""
         grave = self._scratch / uuid.uuid4().hex
         with contextlib.suppress(OSError):
-            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._scratch.mkdir(mode=0o700, exist_ok=True)
             os.rename(folder, grave)
         shutil.rmtree(grave, ignore_errors=True)
 
