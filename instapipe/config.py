@@ -70,13 +70,14 @@ class CompositingConfig(Strict):
     inpaint_radius: int = Field(3, ge=1, le=15, description="radius of training's inpainting, model pixels")
 
 
-def _plain(name: str) -> str:
-    if not name or name in {".", ".."} or any(character in name for character in "/\\:\0"):
-        raise ValueError("expected the name of a file beside the card")
+def plain_name(name: str) -> str:
+    """`name`, where it names a file or folder without saying where that is. Raises ValueError."""
+    if not name or name.startswith(".") or any(character in name for character in "/\\:\0"):
+        raise ValueError("no plain file name: expected the name of a file beside the card")
     return name
 
 
-FileName = Annotated[str, AfterValidator(_plain)]
+FileName = Annotated[str, AfterValidator(plain_name)]
 """Of a file beside a card, no path: whoever copies weights must not be led elsewhere."""
 
 
@@ -202,15 +203,24 @@ def read_yaml(path: Path, model: type[M], overrides: dict[str, Any] | None = Non
     return build(model, content, f"config {str(path)!r}")
 
 
-def _content(path: Path, bases: Path | None, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The mapping in `path`, laid over those that it is based on; `above`: the files that led here."""
+def parse_yaml(text: str | bytes) -> Any:
+    """What `text` says, as data. Raises ValueError where it is no YAML: PyYAML raises errors of many kinds."""
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.safe_load(text)
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+def _content(path: Path, bases: Path | None, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping in `path`, laid over those that it is based on; `above`: the files that led here."""
+
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"cannot read config {str(path)!r}: {error.strerror}") from error
-    except Exception as error:  # PyYAML raises many kinds: 2020-13-45 is a ValueError
+    except ValueError as error:
         raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"config {str(path)!r} must be a mapping of settings, got {type(content).__name__}")

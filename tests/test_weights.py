@@ -229,6 +229,7 @@ def test_pull_refuses_names_that_leave_their_folder(cli: Cli, server: tuple[str,
     card.write_text(card.read_text().replace("source_to_target.safetensors", "../../x.safetensors"))
     ran = cli("weights", "pull", f"{url}/bad-1/card.json")
     assert ran.code == 2
+    assert "no plain file name" in ran.err
     assert "the name of a file beside the card; got '../../x.safetensors'" in ran.err
     assert cli("weights", "pull", "file:///etc/passwd").code == 2
 

@@ -12,6 +12,7 @@ import typer
 
 from instapipe.cli import requests as ask
 from instapipe.errors import UsageError
+from instapipe.pipeline.keys import json_line
 
 command = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -90,7 +91,7 @@ def explain(
     root = cache.expanduser() if cache is not None else default_root()
     for verdict in explained(settings, root, photo, masks):
         if as_json:
-            typer.echo(json.dumps(verdict.facts(), ensure_ascii=False))
+            typer.echo(json_line(verdict.facts()))
             continue
         typer.echo(f"{verdict.stage}: {'hit' if verdict.hit else 'miss'}{verdict.note}")
         for name, (wanted, stored) in verdict.differences.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from instapipe.cli import requests as ask
+from instapipe.pipeline.keys import json_line
 
 
 def command(
@@ -73,7 +73,7 @@ def command(
         study = evaluate(request, ask.open_store(cache), say)
     paths = write_study(study, output)
     if as_json:
-        typer.echo(json.dumps(study.metrics, ensure_ascii=False))
+        typer.echo(json_line(study.metrics))
         return
     show(study.metrics)
     for path in paths.values():

@@ -20,7 +20,7 @@ from instapipe.pipeline import stages
 from instapipe.pipeline.batch import exit_code
 from instapipe.pipeline.formats import read_instances
 from instapipe.pipeline.jobs import Inputs, find_inputs
-from instapipe.pipeline.keys import encoded
+from instapipe.pipeline.keys import json_line
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.outputs import drop_older_masks
 from instapipe.pipeline.resolve import Found, find_segmenter
@@ -78,7 +78,7 @@ def command(
                 status, facts = "failed", {"error": str(error)}
             statuses.append(status)
             if as_json:
-                typer.echo(encoded(json.dumps({"photo": str(path), "status": status, **facts}, ensure_ascii=False)))
+                typer.echo(json_line({"photo": str(path), "status": status, **facts}))
             elif status == "failed":
                 typer.echo(f"error: {name}: {facts['error']}", err=True)
             else:

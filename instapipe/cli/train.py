@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from instapipe.cli.sides import Segmenting, Side, read_side, write_refused
-from instapipe.config import read_yaml
+from instapipe.config import parse_yaml, read_yaml
 from instapipe.errors import ConfigError
 from instapipe.resources import configs_root
 
@@ -259,7 +259,6 @@ def find_config(name: str) -> Path:
 
 def overrides(assignments: list[str], **flags: int | None) -> dict[str, Any]:
     """Flags as settings by dotted name; values of --set are YAML."""
-    import yaml
 
     out: dict[str, Any] = {}
     for assignment in assignments:
@@ -267,8 +266,8 @@ def overrides(assignments: list[str], **flags: int | None) -> dict[str, Any]:
         if not sign or not name:
             raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, like data.size=128")
         try:
-            out[name] = yaml.safe_load(value)
-        except Exception as error:  # PyYAML raises many kinds: 2020-13-45 is a ValueError
+            out[name] = parse_yaml(value)
+        except ValueError as error:
             raise ConfigError(f"--set {assignment!r}: {value!r} is no YAML value") from error
     return out | {name: value for name, value in flags.items() if value is not None}
 

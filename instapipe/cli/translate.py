@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -17,7 +16,7 @@ from instapipe import imaging
 from instapipe.cli import requests as ask
 from instapipe.pipeline.batch import DEFAULT_WORKERS, Done, check_disk, exit_code, translate_many, translate_one
 from instapipe.pipeline.jobs import Inputs, default_folder, find_inputs, folder_jobs, single_job
-from instapipe.pipeline.keys import encoded
+from instapipe.pipeline.keys import json_line
 from instapipe.pipeline.ledger import Ledger
 from instapipe.pipeline.models import Models
 from instapipe.pipeline.runner import Runner
@@ -146,7 +145,7 @@ def _many(
 def _say(done: Done, as_json: bool) -> None:
     """One photo's outcome: JSON on stdout, or a line for people."""
     if as_json:
-        typer.echo(encoded(json.dumps(_facts(done), ensure_ascii=False)))
+        typer.echo(json_line(_facts(done)))
     elif done.error is not None:
         typer.echo(f"error: {done.job.name}: {done.error}", err=True)
     elif done.written is not None:

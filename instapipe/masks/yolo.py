@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from instapipe.config import parse_yaml
 from instapipe.errors import MaskError
 from instapipe.masks import polygons
 from instapipe.masks.names import files_in, stem_of
@@ -96,12 +97,10 @@ def _names(folder: Path) -> dict[int, str]:
 
 
 def _yaml_names(path: Path) -> dict[int, str]:
-    import yaml
-
     where = f"class names {str(path)!r}"
     try:
-        content = yaml.safe_load(read_bytes(path, MAX_NAMES_BYTES))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        content = parse_yaml(read_bytes(path, MAX_NAMES_BYTES))
+    except ValueError as error:
         raise MaskError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from instapipe.config import SegmenterCard, TranslatorCard
+from instapipe.config import SegmenterCard, TranslatorCard, plain_name
 from instapipe.errors import OutputError, WeightsError
 from instapipe.networks.cards import CARD, read_card
 
@@ -42,11 +42,14 @@ def pull(url: str, root: Path, report: Report = lambda name, done, total: None) 
         card = read_card(scratch)
         if card is None:
             raise WeightsError(f"{url!r} is the card of neither a translator nor a segmenter")
-        folder = root / _plain(card.name, url)
+        try:
+            folder = root / plain_name(card.name)
+        except ValueError as error:
+            raise WeightsError(f"the card at {url!r} names {card.name!r}, which is no plain file name") from error
         if folder.exists():
             raise OutputError(f"weights {card.name!r} are there already: {folder}")
         for file, expected in files_of(card):
-            found = _fetch(urllib.parse.urljoin(url, urllib.parse.quote(_plain(file, url))), scratch / file, report)
+            found = _fetch(urllib.parse.urljoin(url, urllib.parse.quote(file)), scratch / file, report)
             if found != expected:
                 raise WeightsError(
                     f"{file} from {url!r} is not what its card says: sha256 {found[:12]}, expected {expected[:12]}"
@@ -65,13 +68,6 @@ def files_of(card: TranslatorCard | SegmenterCard) -> list[tuple[str, str]]:
     if isinstance(card, TranslatorCard):
         return [(entry.file, entry.sha256) for entry in card.files]
     return [(card.file, card.sha256)]
-
-
-def _plain(name: str, url: str) -> str:
-    """`name`, if it is the name of a file in a folder and nothing else."""
-    if name != Path(name).name or name.startswith(".") or not name:
-        raise WeightsError(f"the card at {url!r} names {name!r}, which is no plain file name")
-    return name
 
 
 def _fetch(url: str, path: Path, report: Report) -> str:

@@ -27,6 +27,11 @@ def json_bytes(content: Any) -> bytes:
     return encoded(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def json_line(content: Any) -> bytes:
+    """JSON on one line, in the order of `content`, for people's programs."""
+    return encoded(json.dumps(content, ensure_ascii=False))
+
+
 def encoded(text: str) -> bytes:
     """JSON as UTF-8. What file names in another encoding hold instead of characters is escaped, as JSON does it too."""
     return text.encode("utf-8", "backslashreplace")

@@ -100,7 +100,7 @@ def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) 
     lie in the way that may be a photo's own.
     """
     paths = paths_beside(picture)
-    if not paths.report.exists() and _holds_others(paths.masks, report["result"]["settings"]["target"]):
+    if not paths.report.exists() and _holds_a_photos_masks(paths.masks, report["result"]["settings"]["target"]):
         raise OutputError(
             f"{str(paths.masks)!r} holds masks that no translation wrote, maybe edited; give another --output, "
             "or delete them"
@@ -123,8 +123,8 @@ def write(files: Mapping[str, bytes], picture: Path, report: Mapping[str, Any]) 
     return paths
 
 
-def _holds_others(folder: Path, target: str) -> bool:
-    """Whether `folder` holds masks that are not all of class `target`: without a report they are no outputs of ours."""
+def _holds_a_photos_masks(folder: Path, target: str) -> bool:
+    """Whether `folder`, which no report lies beside, holds masks that are not all of class `target`, as ours are."""
     labels: set[str] = set()
     try:
         if (folder / JSON_NAME).exists():

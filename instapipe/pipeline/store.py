@@ -123,13 +123,15 @@ class Store:
         """The entry of these inputs; None where there is none. A damaged one is thrown away."""
         key = key_of(inputs)
         folder = self._folder(stage, key)
+        there = folder.is_dir()
         try:
             meta = json.loads((folder / _META).read_bytes())
             files = {name: (folder / name).read_bytes() for name in meta["files"]}
             sound = all(_digest(data) == meta["files"][name]["sha256"] for name, data in files.items())
         except OSError:
             # Absent, or thrown away by another process while it was read; or a file of it is gone, maybe that one.
-            if folder.is_dir():
+            # An entry that another process has made since is whole.
+            if there:
                 self._discard(folder)
             return None
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from instapipe.config import parse_yaml
 from instapipe.errors import ConfigError, WeightsError
 from instapipe.networks.cards import digest
 from instapipe.segmentation.class_names import COCO_NAMES, names_beside, names_file
@@ -135,10 +134,10 @@ def _read_config(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{where} has more than {MAX_CONFIG_BYTES >> 20} MB")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {where}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{where} is not plain YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{where} must be a mapping of settings, got {type(content).__name__}")
