@@ -19,7 +19,7 @@ from test_teaching import SIDE, Levels
 from instapipe.errors import DataError, WeightsError
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.networks.upscaler import WORTH, Upscaler, UpscalerForm, read_upscaler
-from instapipe.training import contest, grooming, upscaling
+from instapipe.training import contest, grooming, resumable, upscaling
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows
 from instapipe.training.precision import Choice
@@ -151,7 +151,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grooming, "_LEGS", 0.0)
     monkeypatch.setattr(upscaling, "UpscalerForm", lambda: FORM)
     monkeypatch.setattr(contest, "_CRITIC_RATE", 1e-3)
-    monkeypatch.setattr(contest, "_WARM", 5)
+    monkeypatch.setattr(resumable, "_WARM", 5)
     monkeypatch.setattr(contest, "_AVERAGE", 0.9)
     monkeypatch.setattr(contest, "WIDTH", 8)
     monkeypatch.setattr(contest, "HIDDEN", 16)

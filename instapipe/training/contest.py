@@ -22,8 +22,6 @@ from instapipe.training.resumable import Network, Resumable
 from instapipe.training.teaching import held_out
 
 _CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
-_WARM, _FALLS = 50, 0.5
-"""The rate is reached after so many steps, and falls from this share of the run on."""
 _BETAS, _AVERAGE = (0.5, 0.99), 0.995
 
 
@@ -33,11 +31,6 @@ class Settings(resumable.Settings, Protocol):
     @property
     def batch(self) -> int:
         """Of each kind."""
-        ...
-
-    @property
-    def rate(self) -> float:
-        """Of the network."""
         ...
 
 
@@ -90,11 +83,6 @@ class Contest(Resumable[Network]):
     def _trial(self, precision: str) -> None:
         """Part of a step without the discriminators, which keep vectors: a trial must leave no trace."""
 
-    def _rate(self, alone: int = 0) -> float:
-        """Of this step; 0 for the first `alone`."""
-        done = self.step / self.settings.steps
-        return max(self.settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS), 0.0)
-
     def _learn_from(self, parts: Mapping[str, Tensor]) -> None:
         """A step of the network, where it learns, down the sum of `parts`. Raises TrainingError."""
         self._descend(torch.stack(list(parts.values())).sum(), _AVERAGE)
@@ -109,15 +97,8 @@ class Contest(Resumable[Network]):
 
     @property
     def _parts(self) -> dict[str, Any]:
-        return {
-            "network": self._network, "average": self.average, "critics": self._critics,
-            "optimizer": self._optimizer, "critic_optimizer": self._critic_optimizer,
-        }  # fmt: skip
+        return {**super()._parts, "critics": self._critics, "critic_optimizer": self._critic_optimizer}
 
     @property
     def _everyone(self) -> Tensor:
         return torch.ones(self.settings.batch, dtype=torch.bool, device=self._device)
-
-    def _autocast(self, precision: str | None = None) -> torch.autocast:
-        wanted = self.precision.precision if precision is None else precision
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted == "bfloat16")

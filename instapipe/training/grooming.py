@@ -20,7 +20,7 @@ from torch import Tensor
 from instapipe.config import CompositingConfig
 from instapipe.data.domains import derive
 from instapipe.networks.blocks import frozen
-from instapipe.networks.generator import SetGenerator, soften
+from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.structures import Pixels
 from instapipe.training import losses
@@ -28,7 +28,7 @@ from instapipe.training.augment import Augmentation
 from instapipe.training.contest import Contest
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.teaching import continued
-from instapipe.training.tiles import spread, tiled
+from instapipe.training.tiles import spread, translations
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
@@ -42,7 +42,7 @@ _COMMON, _SHARE = 0.5, 0.35
 """So many instances are cut out by the outline that they share with a real one, if it is such a part of theirs."""
 _FLAT = 0.08
 """How much the colours of what is shown vary, in [-1, 1]: the coat shall not hang on the wool's."""
-_MOST_HELD_OUT, _SHOWN = 64, 24
+_MOST_HELD_OUT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +147,7 @@ class Groomer(Contest[SetGenerator]):
     @torch.inference_mode()
     def picture(self) -> Pixels:
         """What the :meth:`outcome` makes of windows of photos that nothing is learnt from. uint8 (H, W, 3)."""
-        images, network = [], self.outcome()
-        for number in spread(self.held_out, _SHOWN):
-            batch = self._shown_of([number])
-            raw, matte = translated(network, batch)
-            soft = soften(matte, self._compositing.soften)
-            images.append((soft * raw + (1 - soft) * batch.behind)[0])
-        return tiled(images)
+        return translations(self.outcome(), self._shown, self.held_out, self._compositing, self._device)
 
     def _draw(self, step: int) -> Batch:
         """What is translated in a step; its colours are a little changed."""

@@ -19,6 +19,8 @@ from instapipe.training.precision import Choice
 
 _NORM = 1.0
 """Gradients are clipped to it."""
+_WARM, _FALLS = 50, 0.5
+"""The rate is reached after so many steps, and falls from this share of the run on, unless a run has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Settings(Protocol):
         """In all."""
         ...
 
+    @property
+    def rate(self) -> float:
+        """Of the network, at its highest."""
+        ...
+
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -52,6 +59,7 @@ class Resumable(ABC, Generic[Network]):
     average: Network
     _network: Network
     _optimizer: torch.optim.Optimizer
+    _device: torch.device
 
     def learn(self, every: int, save: Callable[[], None]) -> Iterator[Taught]:
         """Until the end; the caller may stop at any time. After `every` steps :meth:`measure`, and `save`.
@@ -75,6 +83,16 @@ class Resumable(ABC, Generic[Network]):
     def measure(self) -> float:
         """How good it is on photos that nothing is learnt from."""
 
+    def _rate(self, alone: int = 0) -> float:
+        """Of this step; 0 for the first `alone`."""
+        done = self.step / self.settings.steps
+        return max(self.settings.rate * min(1.0, (self.step + 1 - alone) / _WARM) * min(1.0, (1 - done) / _FALLS), 0.0)
+
+    def _autocast(self, precision: str | None = None) -> torch.autocast:
+        """Another `precision` than the run's: for a trial."""
+        wanted = self.precision.precision if precision is None else precision
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted == "bfloat16")
+
     def _learn_at(self, rate: float) -> None:
         """Set the rate of what is learnt."""
         for group in self._optimizer.param_groups:
@@ -96,9 +114,9 @@ class Resumable(ABC, Generic[Network]):
         update_average(self.average, self._network, decay=decay, step=self.step)
 
     @property
-    @abstractmethod
     def _parts(self) -> dict[str, Any]:
         """By name, whatever has a state of its own: networks and optimisers."""
+        return {"network": self._network, "average": self.average, "optimizer": self._optimizer}
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -122,7 +122,7 @@ class Returner(Resumable[SetGenerator]):
     def _trial(self, precision: str) -> None:
         # Without the discriminators: a trial must leave no trace, and they keep vectors.
         batch = self._draw(0)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with self._autocast(precision):
             raw, matte = translated(self._network, batch)
             features = self._features(raw, matte, batch)
         parts = self._pair_losses(raw, matte, batch, *features)
@@ -132,13 +132,12 @@ class Returner(Resumable[SetGenerator]):
     def _advance(self) -> dict[str, float]:
         settings, done = self.settings, self.step / self.settings.steps
         self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / (1 - _FALLS)))
-        bfloat16 = self.precision.precision == "bfloat16"
         batch = self._draw(self.step)
         with frozen(self._adversary):
-            made = self._made(batch, bfloat16=bfloat16)
+            made = self._made(batch)
             self._descend(made.loss, _AVERAGE)
         self._critics.zero_grad()
-        judged = self._judged(batch, made, bfloat16=bfloat16)
+        judged = self._judged(batch, made)
         judged.backward()  # type: ignore[no-untyped-call]
         self._critics.step()
         return {**{name: value.item() for name, value in made.losses.items()}, "critics": judged.item()}
@@ -170,10 +169,7 @@ class Returner(Resumable[SetGenerator]):
 
     @property
     def _parts(self) -> dict[str, Any]:
-        return {
-            "network": self._network, "average": self.average, "adversary": self._adversary,
-            "optimizer": self._optimizer, "critics": self._critics,
-        }  # fmt: skip
+        return {**super()._parts, "adversary": self._adversary, "critics": self._critics}
 
     def _draw(self, step: int) -> Batch:
         """Pairs, then windows of the other class, of a step."""
@@ -208,9 +204,9 @@ class Returner(Resumable[SetGenerator]):
         parts = teaching_losses(raw[:count], matte[:count], batch.wanted, batch.outline, ours, theirs)
         return {**parts, "colour": _COLOUR * parts["colour"]}
 
-    def _made(self, batch: Batch, *, bfloat16: bool) -> _Made:
+    def _made(self, batch: Batch) -> _Made:
         """What the generator makes of a batch, and its losses."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
+        with self._autocast():
             raw, matte = translated(self._network, batch)
             features = self._features(raw, matte, batch)
             image, soft = self._composite(raw, matte, batch.behind), soften(matte, self._compositing.soften)
@@ -226,12 +222,12 @@ class Returner(Resumable[SetGenerator]):
         parts["beyond"] = ((1 - outline) * (beyond - continued(beyond.detach(), outline.detach())).abs()).mean()
         return _Made(image.detach(), soft.detach(), parts, torch.stack(list(parts.values())).sum())
 
-    def _judged(self, batch: Batch, made: _Made, *, bfloat16: bool) -> Tensor:
+    def _judged(self, batch: Batch, made: _Made) -> Tensor:
         """What the discriminators minimise."""
         rng = np.random.default_rng(derive(self.settings.seed, "recomposed", self.step))
         again = torch.from_numpy(rng.random(batch.pairs) < _RECOMPOSED).to(self._device)[:, None, None, None]
         paired, everyone = batch.active
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
+        with self._autocast():
             soft = soften(batch.outline, self._compositing.soften)
             recomposed = self._composite(batch.wanted, batch.outline, batch.behind[: batch.pairs])
             real = torch.where(again, recomposed, batch.wanted)

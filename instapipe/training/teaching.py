@@ -8,7 +8,6 @@ using convolutional neural networks", CVPR 2016), for a mean of coats would be a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +84,7 @@ class Teacher(Resumable[SetGenerator]):
         self.precision: Choice = choose_precision("auto", self._trial, device)
 
     def _trial(self, precision: str) -> None:
-        self._losses(self.learnt[:2], bfloat16=precision == "bfloat16")["all"].backward()  # type: ignore[no-untyped-call]
+        self._losses(self.learnt[:2], precision)["all"].backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
     def _advance(self) -> dict[str, float]:
@@ -93,7 +92,7 @@ class Teacher(Resumable[SetGenerator]):
         rng = np.random.default_rng(derive(settings.seed, "teach", self.step))
         chosen = rng.choice(self.learnt, settings.batch, replace=False)
         self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * (1 - self.step / settings.steps))
-        losses = self._losses(chosen, bfloat16=self.precision.precision == "bfloat16")
+        losses = self._losses(chosen)
         self._descend(losses["all"], _AVERAGE)
         return {name: value.item() for name, value in losses.items()}
 
@@ -109,10 +108,6 @@ class Teacher(Resumable[SetGenerator]):
                 grades.append(worth_of(self._grader, without_slivers(matte, self._lessons.masks[number])))
         return float(np.mean(grades))
 
-    @property
-    def _parts(self) -> dict[str, Any]:
-        return {"network": self._network, "average": self.average, "optimizer": self._optimizer}
-
     def _batch(self, chosen: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Image and mask that are shown, (B, 3, S, S) and (B, 1, S, S) in [-1, 1]; image in [-1, 1] and matte in
         [0, 1] that are asked for."""
@@ -126,9 +121,9 @@ class Teacher(Resumable[SetGenerator]):
         image, mask, wanted, outline = (each.to(self._device) for each in (shown, masks, raw, matte))
         return image, mask, wanted, outline
 
-    def _losses(self, chosen: NDArray[np.intp], *, bfloat16: bool) -> dict[str, Tensor]:
+    def _losses(self, chosen: NDArray[np.intp], precision: str | None = None) -> dict[str, Tensor]:
         image, masks, wanted, outline = self._batch(chosen)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
+        with self._autocast(precision):
             raw, made = self._network(image, masks, masks.new_ones(len(chosen), 1, dtype=torch.bool))
             raw, matte = raw.float(), (made.float() + 1) / 2
             ours = [level.float() for level in self._backbone(looked_at(raw, matte))]

@@ -7,18 +7,40 @@ from typing import cast
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instapipe.config import CompositingConfig
+from instapipe.networks.generator import SetGenerator, soften
 from instapipe.structures import Pixels
+from instapipe.training.pairs import Batch, Windows, translated
 
-_ACROSS, _SIDE = 8, 192
+_ACROSS, _SIDE, _SHOWN = 8, 192, 24
 
 
 def spread(numbers: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     """Some of `numbers`, from the first to the last."""
     places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
     return np.asarray(numbers[places])
+
+
+@torch.inference_mode()
+def translations(
+    network: SetGenerator,
+    windows: Windows,
+    numbers: NDArray[np.intp],
+    compositing: CompositingConfig,
+    device: torch.device,
+) -> Pixels:
+    """What `network` makes of some of the windows with these `numbers`: uint8 (H, W, 3)."""
+    images = []
+    for number in spread(numbers, _SHOWN):
+        batch = Batch.of(windows, [number], device)
+        raw, matte = translated(network, batch)
+        soft = soften(matte, compositing.soften)
+        images.append((soft * raw + (1 - soft) * batch.behind)[0])
+    return tiled(images)
 
 
 def tiled(images: Sequence[Tensor], across: int = _ACROSS, side: int = _SIDE) -> Pixels:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor
 from instapipe.config import CompositingConfig
 from instapipe.data.domains import derive
 from instapipe.errors import DataError
-from instapipe.networks.generator import SetGenerator, soften
+from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.structures import Pixels
 from instapipe.training.ema import average_of
@@ -32,7 +31,7 @@ from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.resumable import Resumable
 from instapipe.training.teaching import continued, held_out
-from instapipe.training.tiles import spread, tiled
+from instapipe.training.tiles import spread, translations
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
@@ -55,12 +54,14 @@ _CLOSE, _UP = (0.75, 0.60), 192
 enlarged: the frozen network sees little in patches of eight pixels."""
 _NEAR = 0.5
 """Of the height, what of necks is looked at: in smaller parts patches are to be smaller."""
+_TRUNK_AT, _NECK_AT, _LEAST_CLOSE = (0.38, 0.50), (0.70, 0.28), 0.2
+"""The middles of what is looked at, across and down the outline's box; and of the window, what is at least."""
 _PATCH, _COARSER = 5, 3
 """Patches of so many pixels squared of what is looked at, so many times reduced."""
 _DIRECTIONS, _PALETTE, _QUANTILES = 64, 24, 48
 _FEWEST = 8
-_MOST_HELD_OUT, _SHOWN, _FLAT = 32, 24, 0.08
-_WARM, _FALLS, _BETAS, _AVERAGE = 50, 0.5, (0.5, 0.99), 0.995
+_MOST_HELD_OUT, _FLAT = 32, 0.08
+_BETAS, _AVERAGE = (0.5, 0.99), 0.995
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Weaver(Resumable[SetGenerator]):
         """generator: is changed; it makes animals that look to the right.  shown: what is translated.  backbone: of
         :data:`LEVELS`.
 
-        Raises DataError where there is too little to learn from, or nothing to hold out.
+        Raises DataError where there is too little to learn from.
         """
         self.settings, self.step = settings, 0
         self._shown, self._compositing, self._device = shown, compositing, device
@@ -152,8 +153,7 @@ class Weaver(Resumable[SetGenerator]):
 
     def _advance(self) -> dict[str, float]:
         settings = self.settings
-        done = self.step / settings.steps
-        self._learn_at(settings.rate * min(1.0, (self.step + 1) / _WARM) * min(1.0, (1 - done) / _FALLS))
+        self._learn_at(self._rate())
         rng = np.random.default_rng(derive(settings.seed, "shown", self.step))
         chosen = rng.choice(self.learnt, settings.batch, replace=False)
         parts = self._losses(chosen, rng, near=self.step % 2 == 1)
@@ -178,17 +178,7 @@ class Weaver(Resumable[SetGenerator]):
     @torch.inference_mode()
     def picture(self) -> Pixels:
         """Windows of photos that nothing is learnt from, translated by the average. uint8 (H, W, 3)."""
-        images = []
-        for number in spread(self.held_out, _SHOWN):
-            batch = Batch.of(self._shown, [number], self._device)
-            raw, matte = translated(self.average, batch)
-            soft = soften(matte, self._compositing.soften)
-            images.append((soft * raw + (1 - soft) * batch.behind)[0])
-        return tiled(images)
-
-    @property
-    def _parts(self) -> dict[str, Any]:
-        return {"network": self._network, "average": self.average, "optimizer": self._optimizer}
+        return translations(self.average, self._shown, self.held_out, self._compositing, self._device)
 
     def _losses(
         self, chosen: NDArray[np.intp], rng: np.random.Generator, *, near: bool, precision: str | None = None
@@ -230,10 +220,6 @@ class Weaver(Resumable[SetGenerator]):
         textures = [_between(one, two, rest, middle, draws) for one, two in zip(mine, wanted, strict=True)]
         return torch.stack(textures).mean(), _between(_patches(ours), _patches(theirs), rest, middle, draws)
 
-    def _autocast(self, precision: str | None = None) -> torch.autocast:
-        wanted = self.precision.precision if precision is None else precision
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted == "bfloat16")
-
 
 def apart(ours: Tensor, theirs: Tensor, directions: Tensor) -> Tensor:
     """The sliced Wasserstein distance of features (N, C) and (M, C) along `directions` (C, D), each feature in units of
@@ -250,9 +236,9 @@ def closer(boxes: Sequence[tuple[int, int, int, int]], side: int, *, near: bool)
     for left, top, right, bottom in boxes:
         wide, high = right - left, bottom - top
         part = _NEAR * high if near else max(_CLOSE[0] * wide, _CLOSE[1] * high)
-        part = min(max(part, side / 5), side)
-        x, y = (left + 0.70 * wide, top + 0.28 * high) if near else (left + 0.38 * wide, top + 0.50 * high)
-        x, y = (min(max(at, part / 2), side - part / 2) for at in (x, y))
+        part = min(max(part, _LEAST_CLOSE * side), side)
+        across, down = _NECK_AT if near else _TRUNK_AT
+        x, y = (min(max(at, part / 2), side - part / 2) for at in (left + across * wide, top + down * high))
         turns.append([[part / side, 0, 2 * x / side - 1], [0, part / side, 2 * y / side - 1]])
     return F.affine_grid(torch.tensor(turns, dtype=torch.float32), [len(boxes), 1, _UP, _UP], align_corners=False)
 
