@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from instapipe.cli import learning
 from instapipe.config import Direction
 from instapipe.errors import UsageError
 
@@ -16,22 +16,22 @@ _EVERY = 100
 
 
 def teach_command(
-    data: Annotated[Path, typer.Option(help="COCO JSON, or a folder of photos with masks.", metavar="PATH")],
+    data: learning.SourceData,
     weights: Annotated[str, typer.Option(help="A translator with a grader.", metavar="NAME|PATH")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on.")],
-    export: Annotated[Path, typer.Option(help="A new folder for the weights.", metavar="DIR")],
+    output: learning.Output,
+    export: learning.Export,
     label: Annotated[
         list[str] | None,
         typer.Option("--class", help="Classes to learn from; default: the weights' source.", metavar="C"),
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks, if not beside the photos.", metavar="PATH")] = None,
-    views: Annotated[int, typer.Option(min=1, help="Crops of each instance.")] = 5,
+    masks: learning.SourceMasks = None,
+    views: learning.Views = 5,
     least: Annotated[float, typer.Option(help="The grade from which on a try is learnt from.")] = 1.5,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1000,
+    steps: learning.Steps = 1000,
     batch: Annotated[int, typer.Option(min=1, help="Lessons a step.")] = 8,
     rate: Annotated[float, typer.Option(min=0, help="The learning rate at first; it falls to 0.")] = 2e-4,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    seed: learning.Seed = 0,
+    device: learning.Device = "auto",
 ) -> None:
     """Let weights learn to make at once what was the best of their own tries, as their grader sees it.
 
@@ -40,10 +40,7 @@ def teach_command(
     """
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from instapipe.cli.learning import go_on, learn
-    from instapipe.cli.train import Interruption
     from instapipe.data.photos import read_photos
     from instapipe.networks.backbone import pretrained_features
     from instapipe.networks.cards import find_card
@@ -56,8 +53,7 @@ def teach_command(
     from instapipe.training.turns import Runner, Turns
     from instapipe.translation.engine import choose
 
-    if export.exists():
-        raise UsageError(f"--export {str(export)!r} exists: weights are never overwritten, choose another name")
+    learning.check_new(export)
     card, folder = find_card(weights, "translator")
     if card.grader is None:
         raise UsageError(
@@ -78,13 +74,11 @@ def teach_command(
     choice = choose(card, folder, way, device, "auto", "auto")
     turns = Turns(card, folder, way, Runner(device, choice.engine, choice.precision), max_company=1.0, narrowest=0.5)
     grader = load_grader(card.grader, folder)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bars, Interruption() as interruption:
-        bar = bars.add_task("trying", total=None)
+    with learning.shown(console, "trying") as bar:
 
         def told(what: str, total: int, done: int) -> None:
-            bars.update(bar, description=f"trying {what}", completed=done, total=total)
-            if interruption.wanted:
+            bar.bars.update(bar.task, description=f"trying {what}", completed=done, total=total)
+            if bar.interruption.wanted:
                 raise KeyboardInterrupt
 
         photos = {name: read_photos(data, name, masks=masks) for name in classes}
@@ -92,21 +86,16 @@ def teach_command(
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
         generator = load_generator(card, folder, way)
         teacher = Teacher(generator, lessons, grader, backbone, settings, torch.device(device))
-        before, reached = go_on(teacher, output, resumed)
-        console.print(
-            f"{len(lessons)} windows, {len(teacher.learnt)} lessons of {least:g} and more; grade at the first try of "
-            f"{len(teacher.held_out)} windows of photos held out: {before:.2f}; {teacher.precision.precision}: "
-            f"{teacher.precision.reason}",
-            soft_wrap=True,
-        )
 
-        def keep() -> None:
-            teacher.save(output / school.CHECKPOINTS)
+        def begun(before: float) -> str:
+            return (
+                f"{len(lessons)} windows, {len(teacher.learnt)} lessons of {least:g} and more; grade at the first try "
+                f"of {len(teacher.held_out)} windows of photos held out: {before:.2f}"
+            )
 
-        last = learn(
-            teacher, output, steps, _EVERY, keep, "grade at the first try, held out", console, bars, bar, interruption
+        before, reached = learning.learn(
+            teacher, output, resumed, _EVERY, begun, "grade at the first try, held out", bar
         )
-        reached = reached if last is None else last
         facts = {
             "provenance": f"{card.provenance} Taught by its own best tries: {steps} steps of {batch} of "
             f"{len(teacher.learnt)} lessons from {len(lessons)} windows; mean grade at the first try on "

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from instapipe.cli import learning
 from instapipe.config import Direction
 from instapipe.errors import UsageError
 
@@ -26,25 +27,25 @@ def command(
     ],
     target_data: Annotated[Path, typer.Option(help="Photos of the target, likewise.", metavar="PATH")],
     weights: Annotated[str, typer.Option(help="A translator that goes both ways.", metavar="NAME|PATH")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on.")],
-    export: Annotated[Path, typer.Option(help="A new folder for the weights.", metavar="DIR")],
-    source_masks: Annotated[Path | None, typer.Option(help="Masks, if not beside the photos.", metavar="PATH")] = None,
-    target_masks: Annotated[Path | None, typer.Option(help="Likewise.", metavar="PATH")] = None,
-    views: Annotated[int, typer.Option(min=1, help="Crops of each instance.")] = 3,
+    output: learning.Output,
+    export: learning.Export,
+    source_masks: learning.SourceMasks = None,
+    target_masks: learning.TargetMasks = None,
+    views: learning.Views = 3,
     least: Annotated[
         float | None, typer.Option(help="The lowest grade of what is shown; default: 0.6 where there is a grader.")
     ] = None,
     legs: Annotated[
         int, typer.Option(min=0, max=6, help="Learn only from animals of which so many legs can be seen; 0: from all.")
     ] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 800,
+    steps: learning.Steps = 800,
     batch: Annotated[int, typer.Option(min=1, help="Pairs a step.")] = 6,
     others_a_step: Annotated[
         int, typer.Option("--others", min=1, help="Windows of real instances of the target beside them.")
     ] = 2,
-    rate: Annotated[float, typer.Option(min=0, help="The learning rate; it falls to 0 at the end.")] = 2e-4,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    rate: learning.Rate = 2e-4,
+    seed: learning.Seed = 0,
+    device: learning.Device = "auto",
 ) -> None:
     """Let target to source learn from what source to target makes: of each giraffe it is known which sheep it was.
 
@@ -55,12 +56,8 @@ def command(
     """
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from instapipe.cli.learning import go_on, learn
-    from instapipe.cli.train import Interruption
     from instapipe.data.photos import read_photos
-    from instapipe.imaging import encode_image, write_atomically
     from instapipe.networks.backbone import pretrained_features
     from instapipe.networks.cards import find_card
     from instapipe.networks.devices import resolve_device
@@ -74,8 +71,7 @@ def command(
     from instapipe.training.turns import Runner, Turns, cutting_for
     from instapipe.translation.engine import choose
 
-    if export.exists():
-        raise UsageError(f"--export {str(export)!r} exists: weights are never overwritten, choose another name")
+    learning.check_new(export)
     card, folder = find_card(weights, "translator")
     way: Direction = "target_to_source"
     missing = {"source_to_target", way} - set(card.directions)
@@ -108,24 +104,22 @@ def command(
         turns = Turns(card, folder, "source_to_target", runner, max_company=1.0, narrowest=_NARROWEST)
         return turns, load_grader(card.grader, folder) if card.grader is not None else None
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bars, Interruption() as interruption:
-        bar = bars.add_task("cutting windows", total=None)
+    with learning.shown(console, "cutting windows") as bar:
 
         def told(view: int, total: int, done: int) -> None:
             what = f"translating {card.source}, view {view + 1} of {views}"
-            bars.update(bar, description=what, completed=done, total=total)
-            if interruption.wanted:
+            bar.bars.update(bar.task, description=what, completed=done, total=total)
+            if bar.interruption.wanted:
                 console.print("interrupted; whole views are kept; the same command goes on")
                 raise typer.Exit(130)
 
         pairs = school.gather_pairs(output / "pairs", sources, way_there, views, seed, told)
-        bars.update(bar, description=f"cutting windows of {card.target}", total=None)
+        bar.bars.update(bar.task, description=f"cutting windows of {card.target}", total=None)
         # Seen from the front giraffes are narrow, and they are translated all the same.
         cutting = cutting_for(card, way, max_company=1.0, narrowest=0.0)
 
         def cut(done: int, total: int) -> None:
-            bars.update(bar, completed=done, total=total)
+            bar.bars.update(bar.task, completed=done, total=total)
 
         others = views_of(windows_of(targets, cutting), cutting, card.compositing, seed, views, cut)
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS))
@@ -143,24 +137,16 @@ def command(
                 "others": others_a_step, "rate": rate,
             },
         )  # fmt: skip
-        samples = output / "samples"
 
-        def keep() -> None:
-            path = samples / f"step-{returner.step:05d}.png"
-            write_atomically(path, encode_image(returner.picture(), ".png"))
-            returner.save(output / school.CHECKPOINTS)
+        def begun(before: float) -> str:
+            return (
+                f"{len(pairs)} pairs, {len(returner.learnt)} of them learnt from, {len(returner.others_learnt)} "
+                f"windows of {card.target}; loss on photos held out: {before:.2f}"
+            )
 
-        before, reached = go_on(returner, output, resumed)
-        if not returner.step:
-            keep()
-        console.print(
-            f"{len(pairs)} pairs, {len(returner.learnt)} of them learnt from, {len(returner.others_learnt)} windows of "
-            f"{card.target}; loss on photos held out: {before:.2f}; {returner.precision.precision}: "
-            f"{returner.precision.reason}",
-            soft_wrap=True,
+        before, reached = learning.learn(
+            returner, output, resumed, _EVERY, begun, "loss on photos held out", bar, returner.picture
         )
-        last = learn(returner, output, steps, _EVERY, keep, "loss on photos held out", console, bars, bar, interruption)
-        reached = reached if last is None else last
         facts: dict[str, Any] = {
             "target_size": None,
             "target_round_trips": _ROUND_TRIPS,
