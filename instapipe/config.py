@@ -24,6 +24,15 @@ Placement = Literal["centre", "ground"]
 M = TypeVar("M", bound=BaseModel)
 
 
+def direction_named(text: str) -> Direction:
+    """The direction that somebody named. Raises ConfigError."""
+    if text == "source_to_target":
+        return "source_to_target"
+    if text == "target_to_source":
+        return "target_to_source"
+    raise ConfigError(f"--direction must be source_to_target or target_to_source, got {text!r}")
+
+
 def opposite(direction: Direction) -> Direction:
     """The way back."""
     return "target_to_source" if direction == "source_to_target" else "source_to_target"
@@ -89,9 +98,9 @@ class AttachedFile(Strict):
 
 
 class DirectionFile(AttachedFile):
-    """One generator's file."""
+    """One generator's file. dtype: of its weights in the file; they are computed with in float32 and less."""
 
-    dtype: Literal["float16", "float32"]
+    dtype: Literal["float16", "float32", "int8"]
 
 
 class Card(Strict):

@@ -18,8 +18,9 @@ import torch
 import worlds
 from conftest import REPOSITORY, Cli
 
+from instapipe.config import Direction
 from instapipe.errors import WeightsError
-from instapipe.networks.cards import bundled, digest, find_translator, read_card
+from instapipe.networks.cards import bundled, digest, find_card, find_translator, read_card
 from instapipe.resources import weights_root
 from instapipe.verdict.card import DEFAULT as JUDGE
 from instapipe.verdict.card import find_judge
@@ -265,3 +266,41 @@ def test_further_fields_of_a_card_are_an_object(cli: Cli, tmp_path: Path, text: 
 def test_digest_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_weights_in_eight_bits_are_half_as_large_and_much_the_same(
+    cli: Cli, ground_weights: Path, tmp_path: Path
+) -> None:
+    """One direction, then what is left; what is not packed stays byte for byte."""
+    ways: tuple[Direction, ...] = ("source_to_target", "target_to_source")
+    ran = cli("weights", "pack", ground_weights, "-o", tmp_path / "one", "--direction", ways[1])
+    assert (ran.code, "MB instead of" in ran.out) == (0, True)
+    there, back = (f"{way}.safetensors" for way in ways)
+    assert (tmp_path / "one" / there).read_bytes() == (ground_weights / there).read_bytes()
+    assert cli("weights", "pack", tmp_path / "one", "-o", tmp_path / "both").code == 0
+    assert (tmp_path / "both" / back).read_bytes() == (tmp_path / "one" / back).read_bytes(), "packed twice is packed"
+    sizes = [(folder / there).stat().st_size for folder in (ground_weights, tmp_path / "both")]
+    assert sizes[1] < 0.75 * sizes[0], "of a network of a few channels, scales and names weigh as well"
+    assert "good  both/target_to_source.safetensors" in cli("weights", "verify", tmp_path / "both").out
+    again = cli("weights", "pack", ground_weights, "-o", tmp_path / "both")
+    assert (again.code, "never overwritten" in again.err) == (1, True)
+
+
+def test_bundled_generators_in_eight_bits_paint_the_same_giraffe() -> None:
+    from instapipe.networks.eight_bits import packed, unpacked
+    from instapipe.networks.weights import load_generator
+
+    card, folder = find_card("sheep2giraffe", "translator")
+    image, masks = torch.zeros(1, 3, 64, 64), torch.full((1, 1, 64, 64), -1.0)
+    image[..., :32, :] = 0.4  # a sky, and on the ground below it something white
+    image[..., 24:48, 16:44], masks[..., 24:48, 16:44] = 0.9, 1.0
+    made = []
+    generator = load_generator(card, folder, "source_to_target")
+    for state in (generator.state_dict(), unpacked(packed(generator.state_dict()))):
+        generator.load_state_dict(state)
+        with torch.inference_mode():
+            made.append(generator(image, masks, torch.ones(1, 1, dtype=torch.bool)))
+    (raw, matte), (again, matte_again) = made
+    assert (matte > 0).float().mean() > 0.05
+    assert ((matte > 0) == (matte_again > 0)).float().mean() > 0.995
+    assert ((raw - again).abs() * (matte > 0)).mean() < 0.005

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from instapipe.config import direction_named
 from instapipe.errors import ConfigError
-
-if TYPE_CHECKING:
-    from instapipe.config import Direction
 
 
 def command(
@@ -31,7 +29,7 @@ def command(
     `mattes`, of the same shapes.
     """
     form = _format_of(output)
-    wanted = _direction_of(direction)
+    wanted = direction_named(direction)
     if half and form != "openvino":
         raise ConfigError("--half is for OpenVINO (NAME.xml)")
     from instapipe.networks.cards import find_card
@@ -61,11 +59,3 @@ def _format_of(output: Path) -> Literal["onnx", "openvino"]:
         raise ConfigError(f"--output must end with {' or '.join(endings)}, got {str(output)!r}")
     found: Literal["onnx", "openvino"] = endings[output.suffix.lower()]
     return found
-
-
-def _direction_of(text: str) -> Direction:
-    if text == "source_to_target":
-        return "source_to_target"
-    if text == "target_to_source":
-        return "target_to_source"
-    raise ConfigError(f"--direction must be source_to_target or target_to_source, got {text!r}")

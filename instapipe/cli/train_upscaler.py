@@ -15,7 +15,7 @@ from instapipe.config import Direction
 _EVERY = 100
 _NARROWEST = 0.5
 """Of what is translated, width over height: narrower ones are seen from the front."""
-_LARGE = 1.3
+_LARGE = 1.1
 """A real instance's longer side at least, in sides of the generator's window: smaller ones would be blown up."""
 
 

@@ -1,4 +1,4 @@
-"""`instapipe weights`: list, show, verify, pull, export, import."""
+"""`instapipe weights`: list, show, verify, pull, export, pack, import."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instapipe.config import SegmenterCard, TranslatorCard
-from instapipe.errors import ConfigError, WeightsError
+from instapipe.config import SegmenterCard, TranslatorCard, direction_named
+from instapipe.errors import ConfigError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -119,6 +119,33 @@ def export(
             raise ConfigError(f"facts {str(facts)!r}: a card has no field {min(unknown)!r}")
     card = export_run(run, output, fields, best=best)
     typer.echo(f"{output}: {card.source} <-> {card.target}, {card.steps} steps")
+
+
+@command.command()
+def pack(
+    name: Annotated[str, typer.Argument(help="Translator: a bundled name, or a folder with a card.json.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; its name is the weights' name.")],
+    direction: Annotated[
+        list[str] | None,
+        typer.Option(help="source_to_target or target_to_source: that generator alone.", metavar="WAY"),
+    ] = None,
+) -> None:
+    """The same weights in 8 bits: half the size, outlines and colours all but the same.
+
+    Each channel of a convolution has a scale of its own. In the computer's memory they are as large as before.
+    """
+    from instapipe.networks.cards import find_card
+    from instapipe.networks.weights import in_eight_bits
+
+    card, folder = find_card(name, "translator")
+    wanted = [direction_named(text) for text in direction] if direction else list(card.directions)
+    missing = [way for way in wanted if way not in card.directions]
+    if missing:
+        raise UsageError(f"weights {card.name!r} have no {missing[0]}; there is {', '.join(card.directions)}")
+    before = sum((folder / entry.file).stat().st_size for entry in card.files)
+    packed = in_eight_bits(card, folder, wanted, output)
+    after = sum((output / entry.file).stat().st_size for entry in packed.files)
+    typer.echo(f"{output}: {after / 1e6:.1f} MB instead of {before / 1e6:.1f} MB")
 
 
 @command.command("import")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from instapipe.config import AttachedFile, Direction, DirectionFile, TranslatorCard
 from instapipe.errors import OutputError, UsageError, WeightsError
 from instapipe.networks.cards import CARD, attached, digest
+from instapipe.networks.eight_bits import packed, unpacked
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.official import generator_from_official, read_state_dict
 
@@ -32,8 +33,7 @@ def load_generator(card: TranslatorCard, folder: Path, direction: Direction, dev
     path = attached(entry, folder)
     generator = SetGenerator(card.generator)
     try:
-        state = {name: tensor.float() for name, tensor in load_file(path).items()}
-        generator.load_state_dict(state)
+        generator.load_state_dict(unpacked(load_file(path)))
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(f"{str(path)!r} does not fit its card: {' '.join(str(error).split())[:200]}") from error
     return generator.to(device).eval().requires_grad_(False)
@@ -92,6 +92,26 @@ def with_direction(
         entry = _save(state, Path(scratch) / name, half=True)
         new = card.model_copy(update={"name": output.name, "directions": {**card.directions, direction: entry}})
         return _write_whole(output, new, {**files, name: Path(scratch) / name})
+
+
+def in_eight_bits(
+    card: TranslatorCard, folder: Path, directions: Collection[Direction], output: Path
+) -> TranslatorCard:
+    """Write the weights in `folder`, the generators of `directions` in 8 bits, half their size, to `output` (which must
+    not exist): all other files byte for byte.
+
+    Raises OutputError where it exists or cannot be written, WeightsError where a file is damaged.
+    """
+    kept = [entry for entry in card.files if entry not in [card.directions[way] for way in directions]]
+    files = {entry.file: attached(entry, folder) for entry in kept}
+    entries = dict(card.directions)
+    with tempfile.TemporaryDirectory() as scratch:
+        for way in directions:
+            path = Path(scratch) / card.directions[way].file
+            save_file(packed(load_generator(card, folder, way).state_dict()), path)
+            entries[way] = DirectionFile(file=path.name, sha256=digest(path), dtype="int8")
+            files[path.name] = path
+        return _write_whole(output, card.model_copy(update={"name": output.name, "directions": entries}), files)
 
 
 def _save(state: dict[str, Tensor], path: Path, *, half: bool) -> DirectionFile:

@@ -120,11 +120,11 @@ class Models:
         return self.call(run)
 
     def upscale(
-        self, weights: Weights, pixels: NDArray[np.float32], matte: NDArray[np.float32], scale: float
-    ) -> NDArray[np.float32]:
+        self, weights: Weights, pixels: NDArray[np.float32], mattes: NDArray[np.float32], scale: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See upscaler.Upscaler.enlarge. Raises WeightsError where its file has gone."""
 
-        def run() -> NDArray[np.float32]:
+        def run() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             if self._upscaler is None:
                 if weights.folder is None or weights.upscaler is None:
                     raise weights.gone or UsageError(f"weights {weights.card.name!r} have no upscaler")
@@ -132,7 +132,7 @@ class Models:
                 from instapipe.networks.upscaler import load_upscaler
 
                 self._upscaler = load_upscaler(weights.upscaler, weights.folder, resolve_device(self._device))
-            return self._upscaler.enlarge(pixels, matte, scale)
+            return self._upscaler.enlarge(pixels, mattes, scale)
 
         return self.call(run)
 

@@ -39,9 +39,9 @@ _LOST = 1.0
 
 Again = Callable[[Turn], Turn | None]
 """The next round trip after a turn; None where nothing comes back."""
-Upscale = Callable[[State, State, float], State]
-"""What a generator painted, float32 (h, w, 3) in [0, 255], and its matte, (h, w) in [0, 1], that are shown so many
-times larger: with more pixels, where that is worth it."""
+Upscale = Callable[[State, State, float], tuple[State, State]]
+"""What a generator painted, float32 (h, w, 3) in [0, 255], and its mattes, (n, h, w) in [0, 1], that are shown so many
+times larger: both with more pixels, where that is worth it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,11 @@ class NativeSurface:
         painted, front = self._painted[where], None
         if self._matte and made.depth != "before":
             front = painted > 0 if made.depth == "behind" else nearer(painted, old, feet_of(masks))
-        raw = made.raw
+        raw, rows = made.raw, made.raw.shape[0]
         if self._upscale is not None and self._matte:
             scale = min((place[3] - place[1]) / raw.shape[0], (place[2] - place[0]) / raw.shape[1])
-            raw = self._upscale(raw, np.asarray(mattes.max(axis=0)), scale)
+            raw, finer = self._upscale(raw, mattes, scale)
+            mattes = np.stack([without_slivers(matte, old >= 0.5) for matte, old in zip(finer, mattes, strict=True)])
         blended, changed = blend(
             self._pixels[where],
             old,
@@ -158,6 +159,7 @@ class NativeSurface:
             painted=painted > 0,
             animals=None if self._animals is None else self._animals[where],
             in_front=front,
+            fineness=mattes.shape[1] // rows,
         )
         hidden = None if front is None else Mask.from_crop(size, (x0, y0), front)
         there = Mask.from_crop(size, (x0, y0), changed)

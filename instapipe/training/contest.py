@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instapipe.errors import DataError
 from instapipe.networks.blocks import initialise
@@ -48,8 +48,10 @@ class Contest(Resumable[Network]):
         device: torch.device,
         shown: tuple[str, Sequence[str]],
         real: tuple[str, Sequence[str]],
+        sets: int = 1,
     ) -> None:
-        """network: is changed.  shown, real: what its windows are called, and the photo of each.
+        """network: is changed.  shown, real: what its windows are called, and the photo of each.  sets: of
+        discriminators.
 
         A subclass has what :meth:`_trial` needs by then. Raises DataError where there is too little to learn from, or
         nothing to hold out.
@@ -60,8 +62,11 @@ class Contest(Resumable[Network]):
         self.average = average_of(self._network)
         with torch.no_grad():
             channels = [level.shape[1] for level in self._backbone(torch.zeros(1, 3, 128, 128, device=device))]
-        self._critics = ProjectedHeads(channels, rng, width=WIDTH, hidden=HIDDEN, mask_channel=True).to(device)
-        initialise(self._critics.heads, rng)
+        self._critics = nn.ModuleList(
+            ProjectedHeads(channels, rng, width=WIDTH, hidden=HIDDEN, mask_channel=True) for _ in range(sets)
+        ).to(device)
+        for critic in self._critics:
+            initialise(cast(ProjectedHeads, critic).heads, rng)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
         learning = [weight for weight in self._critics.parameters() if weight.requires_grad]
         self._critic_optimizer = torch.optim.Adam(learning, lr=_CRITIC_RATE, betas=_CRITIC_BETAS)
@@ -87,10 +92,15 @@ class Contest(Resumable[Network]):
         """A step of the network, where it learns, down the sum of `parts`. Raises TrainingError."""
         self._descend(torch.stack(list(parts.values())).sum(), _AVERAGE)
 
+    def _fooling(self, logits: list[Tensor]) -> Tensor:
+        """What the network minimises, of what discriminators say of what it made, (B, 1, h, w) each."""
+        return losses.hinge_generator(logits, _everyone(logits))
+
     def _teach_critics(self, real: Callable[[], list[Tensor]], made: Callable[[], list[Tensor]]) -> Tensor:
         """A step of the discriminators by what they say of real and of made instances; its loss."""
         self._critic_optimizer.zero_grad()
-        judged = losses.hinge_real(real(), self._everyone) + losses.hinge_fake(made(), self._everyone)
+        theirs, ours = real(), made()
+        judged = losses.hinge_real(theirs, _everyone(theirs)) + losses.hinge_fake(ours, _everyone(ours))
         judged.backward()  # type: ignore[no-untyped-call]
         self._critic_optimizer.step()
         return judged
@@ -99,6 +109,6 @@ class Contest(Resumable[Network]):
     def _parts(self) -> dict[str, Any]:
         return {**super()._parts, "critics": self._critics, "critic_optimizer": self._critic_optimizer}
 
-    @property
-    def _everyone(self) -> Tensor:
-        return torch.ones(self.settings.batch, dtype=torch.bool, device=self._device)
+
+def _everyone(logits: list[Tensor]) -> Tensor:
+    return logits[0].new_ones(len(logits[0]), dtype=torch.bool)

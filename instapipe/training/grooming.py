@@ -23,7 +23,6 @@ from instapipe.networks.blocks import frozen
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.structures import Pixels
-from instapipe.training import losses
 from instapipe.training.augment import Augmentation
 from instapipe.training.contest import Contest
 from instapipe.training.pairs import Batch, Windows, translated
@@ -110,7 +109,7 @@ class Groomer(Contest[SetGenerator]):
             inner = thinned(matte.detach())
             body = body_of(inner)
             mine, theirs = common(body, body_of(thinned(real.masks)), rng)
-            fooled = losses.hinge_generator(self._judge(raw, mine, "made"), self._everyone)
+            fooled = self._fooling(self._judge(raw, mine, "made"))
             parts["matte"] = _MATTE * (matte - before).abs().mean()
             # At the rim, which is not judged, and outside, where another view's animal may reach, the coat goes on.
             parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
@@ -171,7 +170,7 @@ class Groomer(Contest[SetGenerator]):
         draw = Augmentation.sample(len(image), rng)
         outline = draw.masks(outline)
         with self._autocast():
-            return self._critics(self._backbone(on_a_colour(draw.image(image), outline, rng)), outline)  # type: ignore[no-any-return]
+            return self._critics[0](self._backbone(on_a_colour(draw.image(image), outline, rng)), outline)  # type: ignore[no-any-return]
 
 
 def thinned(outline: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
-"""An upscaler learns what generators' pictures lack where they are shown larger than they were made.
+"""An upscaler learns to make real instances of soft ones.
 
-From real instances, which are there at both sizes: halved and made soft, it has to give back what was lost. And from
-what weights make, of which there is no larger one: discriminators compare pieces of it with pieces of real instances at
-that size, and halved again it must be what it was. The first part is that of Wang et al., "ESRGAN" (ECCV workshops
-2018); by it alone it would learn to sharpen photos and leave painted coats as soft as they are.
+A soft picture of a real instance has its answer: the instance. What weights make has none, but made as soft it looks
+much the same, so what is learnt from the first holds for the second; discriminators of both, one for each part of an
+animal, see to it that the answer has detail (as in Wang et al., "ESRGAN", ECCV workshops 2018). Of what was made as it
+is, without softening, a network sees which is which, and leaves painted heads as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,9 +22,8 @@ from torch import Tensor, nn
 from instapipe.data.domains import derive
 from instapipe.networks.blocks import frozen
 from instapipe.networks.projected import FrozenBackbone
-from instapipe.networks.upscaler import Upscaler, UpscalerForm
+from instapipe.networks.upscaler import Upscaler, UpscalerForm, softly
 from instapipe.structures import Pixels
-from instapipe.training import losses
 from instapipe.training.augment import Augmentation
 from instapipe.training.contest import Contest
 from instapipe.training.grooming import STOUT, body_of, coat_distance, coat_of, on_a_colour, thinned
@@ -31,18 +31,31 @@ from instapipe.training.made import Made
 from instapipe.training.pairs import Windows, planes
 from instapipe.training.tiles import spread, tiled
 
-LEVELS = (0, 1, 2)
-"""Of the frozen network, those at 1/2 to 1/8 of its input's side: detail, not shapes."""
-_PIXELS, _FEATURES, _ADVERSARIAL = 4.0, 0.5, 0.2
-_SAME, _COARSELY = 2.0, 8.0
-"""Weights of what must stay: a made instance, halved, pixel by pixel, and halved once more."""
-_OUTSIDE = 0.2
-"""Of a pixel outside the instance; one inside is 1."""
-_SOFT, _SOFTEST, _NOISE = 0.7, 0.9, 0.03
-"""So many real instances are blurred by up to so many pixels, and get noise of up to such a deviation in [-1, 1]:
-generators paint softly."""
-_JITTER = 1 / 6
-"""How far from a pixel of the instance the middle of a piece lies at most, in sides of a piece."""
+Part = Literal["head", "legs", "body"]
+PARTS: tuple[Part, ...] = ("head", "legs", "body")
+LEVELS = (0, 1, 2, 3)
+"""Of the frozen network, those at 1/2 to 1/16 of its input's side."""
+_PIXELS, _FEATURES, _OUTLINE = 2.0, 1.0, 2.0
+"""Weights of how far what is made of soft real instances is from these."""
+_SAME, _COARSELY, _MATTE, _MATTE_SAME = 0.2, 4.0, 3.0, 0.3
+"""Weights of what must stay of made ones: halved, pixel by pixel, and in squares of _SQUARE; likewise of mattes."""
+_BEYOND, _UNDECIDED = 0.5, 0.1
+"""Weights of wanted mattes that are out of bounds, and of what is neither in nor out."""
+_ADVERSARIAL = 0.3
+_SQUARE = 4
+"""Of the generator's pixels: so large a square keeps its colour, and its share of the outline."""
+_SOFT = (0.5, 1.5)
+"""How soft what is shown is made, shares of what it will be."""
+_BLURRED, _BLUR, _NOISE = 0.7, 0.9, 0.03
+"""Before that so many real instances are blurred by up to so many pixels, and get noise of up to such a deviation in
+[-1, 1]: generators paint softly."""
+_SIDES: dict[Part, float] = {"head": 1 / 4, "legs": 7 / 16, "body": 7 / 16}
+"""Of the pieces, as shares of the window's."""
+_TOP, _DOWN, _UP, _JITTER = 0.14, 0.10, 0.20, 1 / 10
+"""Shares of an animal's height: the part at the top that tells where its head is; how far under its top and above its
+feet the middles of the pieces lie. And how far from there, in sides of a piece."""
+_AWAY = 1 / 6
+"""How far from a pixel of the instance the middle of a piece of its body lies at most, in sides of a piece."""
 _MOST_HELD_OUT, _SHOWN, _ACROSS = 48, 12, 6
 
 
@@ -61,18 +74,22 @@ class Upscaling:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """image: (B, 3, S, S) in [-1, 1].  matte: (B, 1, S, S) in [0, 1].  outline: (B, 1, 2 S, 2 S), 0 or 1, where it is
-    judged.  corners: (y, x) of the piece of each that is judged."""
+class _Piece:
+    """A part of each instance of a batch. image: (B, 3, s, s) in [-1, 1].  matte: (B, 1, s, s) in [0, 1].
+
+    large: (B, 3, 2 s, 2 s), of real ones what they are, else nothing.  outline: (B, 1, 2 s, 2 s), 0 or 1, likewise.
+    judged: (B, 1, 2 s, 2 s), 0 or 1, where discriminators look.
+    """
 
     image: Tensor
     matte: Tensor
+    large: Tensor
     outline: Tensor
-    corners: list[tuple[int, int]]
+    judged: Tensor
 
 
 class Finisher(Contest[Upscaler]):
-    """An upscaler against discriminators of detail."""
+    """An upscaler against discriminators of heads, legs and bodies."""
 
     settings: Upscaling
 
@@ -89,39 +106,57 @@ class Finisher(Contest[Upscaler]):
         network = Upscaler(UpscalerForm())
         _initialised(network, rng)
         names = ("made instances", made.photos), ("large enough instances of the target", real.photos)
-        super().__init__(network, backbone, settings, rng, device, *names)
+        super().__init__(network, backbone, settings, rng, device, *names, sets=len(PARTS))
 
     def _trial(self, precision: str) -> None:
-        batch = self._made_batch(0)
+        piece = self._made_pieces(0)["legs"]
         with self._autocast(precision):
-            features = self._backbone(_piece(self._network(batch.image, batch.matte), batch))
-        torch.stack([level.float().sum() for level in features]).sum().backward()  # type: ignore[no-untyped-call]
+            image, wanted = self._network(piece.image, piece.matte)
+            features = self._backbone(image)
+        sums = [level.float().sum() for level in features] + [wanted.sum()]
+        torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
     def _advance(self) -> dict[str, float]:
         self._learn_at(self._rate())
-        made = self._made_batch(self.step)
-        real, large = self._real_batch(self.step)
-        parts: dict[str, Tensor] = {}
+        listened = _ADVERSARIAL if self.step >= self.settings.alone else 0.0
+        rng = torch.Generator().manual_seed(derive(self.settings.seed, "soft", self.step))
+        least, most = (share * self._network.form.soft for share in _SOFT)
+        made, real = self._made_pieces(self.step), self._real_pieces(self.step)
+        parts: dict[str, list[Tensor]] = {}
+        shown: list[tuple[Part, Tensor, Tensor, Tensor]] = []
         with frozen(self._critics):
-            with self._autocast():
-                both = self._network(torch.cat([made.image, real.image]), torch.cat([made.matte, real.matte])).float()
-            ours, again = both.chunk(2)
-            inside = _OUTSIDE + (1 - _OUTSIDE) * made.matte
-            apart = F.avg_pool2d(ours, 2) - made.image
-            parts["same"] = _SAME * (inside * apart).abs().mean()
-            parts["coarsely"] = _COARSELY * F.avg_pool2d(inside * apart, 2).abs().mean()
-            outline = F.interpolate(real.matte, scale_factor=2, mode="nearest")
-            parts["pixels"] = _PIXELS * ((_OUTSIDE + (1 - _OUTSIDE) * outline) * (again - large).abs()).mean()
-            parts["features"] = _FEATURES * self._unlike(_piece(again, real), _piece(large, real))
-            fooled = losses.hinge_generator(self._judge(ours, made, "made"), self._everyone)
-            listened = _ADVERSARIAL if self.step >= self.settings.alone else 0.0
-            parts["adversarial"] = listened * fooled / len(LEVELS)
-        self._learn_from(parts)
-        judged = self._teach_critics(
-            lambda: self._judge(large, real, "real"), lambda: self._judge(ours.detach(), made, "judged")
+            for part in PARTS:
+                mine, theirs = made[part], real[part]
+                deviation = float(torch.rand((), generator=rng)) * (most - least) + least
+                soft, thin = softly(
+                    torch.cat([mine.image, theirs.image]), torch.cat([mine.matte, theirs.matte]), deviation
+                )
+                with self._autocast():
+                    both, wanted = self._network(soft, thin)
+                mattes = self._network.within(wanted, thin)
+                for name, loss in (
+                    *self._kept(both[: len(mine.image)], mattes[: len(mine.image)], mine).items(),
+                    *self._answered(both[len(mine.image) :], mattes[len(mine.image) :], theirs, rng).items(),
+                ):
+                    parts.setdefault(name, []).append(loss)
+                parts.setdefault("beyond", []).append(_BEYOND * (wanted - mattes).abs().mean())
+                parts.setdefault("undecided", []).append(_UNDECIDED * (mattes * (1 - mattes)).mean())
+                where = torch.cat([mine.judged, theirs.judged])
+                fooled = self._fooling(self._judge(part, both, mattes, where, "made"))
+                parts.setdefault("adversarial", []).append(listened * fooled / len(LEVELS))
+                shown.append((part, both.detach(), mattes.detach(), where))
+        means = {name: torch.stack(each).mean() for name, each in parts.items()}
+        self._learn_from(means)
+        told = self._teach_critics(
+            lambda: [
+                each
+                for part in PARTS
+                for each in self._judge(part, real[part].large, real[part].outline, real[part].judged, "real")
+            ],
+            lambda: [each for look in shown for each in self._judge(*look, "judged")],
         )
-        return {**{name: value.item() for name, value in parts.items()}, "critics": judged.item()}
+        return {**{name: value.item() for name, value in means.items()}, "critics": told.item()}
 
     @torch.inference_mode()
     def measure(self) -> float:
@@ -129,8 +164,8 @@ class Finisher(Contest[Upscaler]):
         is learnt from."""
         made = []
         for number in spread(self.held_out, _MOST_HELD_OUT):
-            image, matte, _ = self._made_of([number])
-            made.append(coat_of(self._backbone, self.average(image, matte), _doubled(matte)))
+            image, matte = self._upscaled(number)
+            made.append(coat_of(self._backbone, image, matte))
         real = []
         for number in spread(self.real_held_out, _MOST_HELD_OUT):
             large, masks = self._real_of([number])
@@ -145,58 +180,110 @@ class Finisher(Contest[Upscaler]):
         """
         images = []
         for number in spread(self.held_out, _SHOWN):
-            image, matte, _ = self._made_of([number])
-            soft = F.interpolate(matte, scale_factor=2, mode="bilinear", align_corners=False)
-            plain = F.interpolate(image, scale_factor=2, mode="bicubic", align_corners=False)
-            images += [(soft * each)[0].clamp(-1, 1) for each in (plain, self.average(image, matte))]
+            shown = [F.interpolate(each, scale_factor=2, mode="bicubic") for each in self._made_of([number])]
+            images += [(image * matte)[0].clamp(-1, 1) for image, matte in (shown, self._upscaled(number))]
         return tiled(images, across=_ACROSS, side=images[0].shape[-1])
 
-    def _made_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-        mattes = self._made.mattes[chosen]
-        matte = torch.from_numpy(mattes.astype(np.float32) / 255)[:, None]
-        return planes(self._made.raws[chosen]).to(self._device), matte.to(self._device), mattes >= 128
+    def _upscaled(self, number: int) -> tuple[Tensor, Tensor]:
+        image, matte = self._made_of([number])
+        soft, thin = softly(image, matte, self.average.form.soft)
+        large, wanted = self.average(soft, thin)
+        return large, self.average.within(wanted, thin)
+
+    def _made_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        mattes = torch.from_numpy(self._made.mattes[chosen].astype(np.float32) / 255)[:, None]
+        return planes(self._made.raws[chosen]).to(self._device), mattes.to(self._device)
 
     def _real_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         masks = torch.from_numpy(self._real.masks[chosen].astype(np.float32))[:, None]
         return planes(self._real.pixels[chosen]).to(self._device), masks.to(self._device)
 
-    def _made_batch(self, step: int) -> _Batch:
+    def _made_pieces(self, step: int) -> dict[Part, _Piece]:
         rng = np.random.default_rng(derive(self.settings.seed, "made", step))
-        image, matte, inside = self._made_of(rng.choice(self.learnt, self.settings.batch, replace=False))
-        if rng.random() < 0.5:  # in the photo it may look the other way
-            image, matte, inside = image.flip(-1), matte.flip(-1), inside[:, :, ::-1]
-        corners = [corner(mask.repeat(2, axis=0).repeat(2, axis=1), len(mask), rng) for mask in inside]
-        return _Batch(image, matte, _judged(_doubled(matte)), corners)
+        chosen = rng.choice(self.learnt, self.settings.batch, replace=False)
+        image, matte = self._made_of(chosen)
+        body = F.interpolate(body_of(thinned((matte >= 0.5).float())), scale_factor=2, mode="nearest")
+        whole = image.new_zeros(len(image), 3, 2 * image.shape[2], 2 * image.shape[3])
+        return self._pieces(image, matte, whole, torch.ones_like(body), body, self._made.mattes[chosen] >= 128, rng)
 
-    def _real_batch(self, step: int) -> tuple[_Batch, Tensor]:
-        """Instances as a generator could have made them, and as they are: (B, 3, 2 S, 2 S) in [-1, 1]."""
+    def _real_pieces(self, step: int) -> dict[Part, _Piece]:
+        """Of instances as a generator could have made them, and as they are."""
         rng = np.random.default_rng(derive(self.settings.seed, "real", step))
         chosen = rng.choice(self.real_learnt, self.settings.batch, replace=False)
         large, masks = self._real_of(chosen)
-        inside = self._real.masks[chosen]
-        if rng.random() < 0.5:
-            large, masks, inside = large.flip(-1), masks.flip(-1), inside[:, :, ::-1]
-        image = softened(F.avg_pool2d(large, 2).cpu(), rng).to(self._device)
-        corners = [corner(mask, len(mask) // 2, rng) for mask in inside]
-        return _Batch(image, F.avg_pool2d(masks, 2), _judged(masks), corners), large
+        image, matte = softened(F.avg_pool2d(large, 2).cpu(), rng).to(self._device), F.avg_pool2d(masks, 2)
+        body = body_of(thinned(masks), 2 * STOUT - 1)
+        return self._pieces(image, matte, large, masks, body, matte[:, 0].cpu().numpy() >= 0.5, rng)
 
-    def _unlike(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """The distance of features, as a share of theirs, a mean over the levels."""
+    def _pieces(
+        self,
+        image: Tensor,
+        matte: Tensor,
+        large: Tensor,
+        outline: Tensor,
+        body: Tensor,
+        inside: NDArray[np.bool_],
+        rng: np.random.Generator,
+    ) -> dict[Part, _Piece]:
+        """inside: bool (B, S, S), the instances at the generator's size."""
+        mirrored = rng.random() < 0.5  # in the photo it may look the other way
+        pieces: dict[Part, _Piece] = {}
+        for part in PARTS:
+            side = max(8, 2 * round(_SIDES[part] * image.shape[-1] / 2))
+            corners = [corner(part, mask, side, rng) for mask in inside]
+            judged = body if part == "body" else torch.ones_like(body)
+            cut = [_cut(whole, corners, side) for whole in (image, matte)]
+            cut += [_cut(whole, [(2 * y, 2 * x) for y, x in corners], 2 * side) for whole in (large, outline, judged)]
+            pieces[part] = _Piece(*(each.flip(-1) if mirrored else each for each in cut))
+        return pieces
+
+    def _kept(self, large: Tensor, matte: Tensor, piece: _Piece) -> dict[str, Tensor]:
+        """How far what is made of made instances is from these."""
+        about = F.max_pool2d(piece.matte, 3, stride=1, padding=1)
+        apart = about * (F.avg_pool2d(large, 2) - piece.image)
+        moved = F.avg_pool2d(matte, 2) - piece.matte
+        return {
+            "same": _SAME * apart.abs().mean(),
+            "coarsely": _COARSELY * F.avg_pool2d(apart, _SQUARE).abs().mean(),
+            "matte": _MATTE * F.avg_pool2d(moved, _SQUARE).abs().mean() + _MATTE_SAME * moved.abs().mean(),
+        }
+
+    def _answered(self, large: Tensor, matte: Tensor, piece: _Piece, rng: torch.Generator) -> dict[str, Tensor]:
+        """How far what is made of soft real instances is from these; features as a share of theirs, a mean over the
+        levels."""
+        inner = thinned(piece.outline)
+        looks = [on_a_colour(each, inner, copy) for each, copy in zip((large, piece.large), _twice(rng), strict=True)]
         with self._autocast():
-            made, wanted = self._backbone(ours), self._backbone(theirs)
+            made = self._backbone(looks[0])
+            with torch.no_grad():
+                wanted = self._backbone(looks[1])
         shares = [
             (one.float() - two.float()).abs().mean() / two.float().abs().mean().clamp(min=1e-6)
             for one, two in zip(made, wanted, strict=True)
         ]
-        return torch.stack(shares).mean()
+        return {
+            "pixels": _PIXELS * (inner * (large - piece.large)).abs().mean(),
+            "features": _FEATURES * torch.stack(shares).mean(),
+            "outline": _OUTLINE * (matte - piece.outline).abs().mean(),
+        }
 
-    def _judge(self, large: Tensor, batch: _Batch, purpose: str) -> list[Tensor]:
-        """Logits of pieces of instances that are cut out, (B, 1, h, w) of each scale."""
-        rng = torch.Generator().manual_seed(derive(self.settings.seed, purpose, self.step))
+    def _judge(self, part: Part, large: Tensor, matte: Tensor, judged: Tensor, purpose: str) -> list[Tensor]:
+        """Logits of a part of instances that are cut out, (B, 1, h, w) of each scale.
+
+        Two pixels inside the outline: masks of real ones show some of their background at the border.
+        """
+        rng = torch.Generator().manual_seed(derive(self.settings.seed, purpose, part, self.step))
         draw = Augmentation.sample(len(large), rng)
-        image, outline = draw.image(_piece(large, batch)), draw.masks(_piece(batch.outline, batch))
+        image, outline = draw.image(large), draw.masks(thinned(thinned(matte)) * judged)
         with self._autocast():
-            return self._critics(self._backbone(on_a_colour(image, outline, rng)), outline)  # type: ignore[no-any-return]
+            heads = self._critics[PARTS.index(part)]
+            return heads(self._backbone(on_a_colour(image, outline, rng)), outline)  # type: ignore[no-any-return]
+
+
+def _twice(rng: torch.Generator) -> tuple[torch.Generator, torch.Generator]:
+    """The same draws twice; another time others."""
+    seed = int(torch.randint(2**62, (), generator=rng))
+    return torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
 
 
 def _initialised(network: Upscaler, rng: torch.Generator) -> None:
@@ -208,14 +295,28 @@ def _initialised(network: Upscaler, rng: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def corner(mask: NDArray[np.bool_], side: int, rng: np.random.Generator) -> tuple[int, int]:
-    """(y, x) of a piece of `side` squared about a pixel of `mask` (H, W), inside the window."""
+def corner(part: Part, mask: NDArray[np.bool_], side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """(y, x) of a piece of `side` squared that shows a part of the instance `mask` (H, W), which looks to the right,
+    inside the window; somewhere, where there is none."""
     rows, columns = np.nonzero(mask)
     if rows.size == 0:
         return int(rng.integers(mask.shape[0] - side + 1)), int(rng.integers(mask.shape[1] - side + 1))
-    chosen, far = rng.integers(rows.size), round(_JITTER * side)
-    y, x = (int(line[chosen]) - side // 2 + int(rng.integers(-far, far + 1)) for line in (rows, columns))
-    return min(max(y, 0), mask.shape[0] - side), min(max(x, 0), mask.shape[1] - side)
+    top, feet = int(rows.min()), int(rows.max()) + 1
+    if part == "body":
+        chosen, far = rng.integers(rows.size), _AWAY
+        y, x = float(rows[chosen]), float(columns[chosen])
+    elif part == "legs":
+        y, x, far = feet - _UP * (feet - top), (columns.min() + columns.max()) / 2, _JITTER
+    else:
+        there = columns[rows < top + max(2, _TOP * (feet - top))]
+        y, x, far = top + _DOWN * (feet - top), (there.max() + there.mean()) / 2, _JITTER
+    y, x = (middle - side / 2 + side * rng.uniform(-far, far) for middle in (y, x))
+    return min(max(round(y), 0), mask.shape[0] - side), min(max(round(x), 0), mask.shape[1] - side)
+
+
+def _cut(whole: Tensor, corners: Sequence[tuple[int, int]], side: int) -> Tensor:
+    """Of each of (B, C, H, W) the piece at its corner: (B, C, side, side)."""
+    return torch.stack([one[:, y : y + side, x : x + side] for one, (y, x) in zip(whole, corners, strict=True)])
 
 
 def softened(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -223,27 +324,8 @@ def softened(images: Tensor, rng: np.random.Generator) -> Tensor:
     out = []
     for image in images:
         pixels = image.permute(1, 2, 0).numpy()
-        if rng.random() < _SOFT:
-            pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.2, _SOFTEST))
+        if rng.random() < _BLURRED:
+            pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.2, _BLUR))
         noise = rng.normal(0, rng.uniform(0, _NOISE), pixels.shape).astype(np.float32)
         out.append(torch.from_numpy(pixels + noise).permute(2, 0, 1))
     return torch.stack(out)
-
-
-def _judged(outline: Tensor) -> Tensor:
-    """By what outline, (B, 1, 2 S, 2 S), an instance is cut out for the discriminators.
-
-    Of legs they would ask for a net (grooming.STOUT).
-    """
-    return body_of(thinned(outline), 2 * STOUT - 1)
-
-
-def _doubled(matte: Tensor) -> Tensor:
-    """The outline of a matte at twice its size, 0 or 1."""
-    return (F.interpolate(matte, scale_factor=2, mode="bilinear", align_corners=False) >= 0.5).float()
-
-
-def _piece(large: Tensor, batch: _Batch) -> Tensor:
-    """Of each of (B, C, 2 S, 2 S) the piece (S, S) at the batch's corners."""
-    side = large.shape[-1] // 2
-    return torch.stack([one[:, y : y + side, x : x + side] for one, (y, x) in zip(large, batch.corners, strict=True)])

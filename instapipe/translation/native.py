@@ -97,12 +97,13 @@ def blend(
     painted: BoolMask | None = None,
     animals: BoolMask | None = None,
     in_front: BoolMask | None = None,
+    fineness: int = 1,
 ) -> tuple[Pixels, BoolMask]:
     """Blend one step's output into a region of the photo.
 
     region: uint8 (H, W, 3), the photo's own scale.  old: bool (H, W), the step's masks together.
-    raw: float32 (k h, k w, 3) in [0, 255], the generator's image, maybe upscaled.  mattes: float32 (n, h, w) in [0, 1],
-    at the model's size.
+    raw: float32 (h, w, 3) in [0, 255], the generator's image.  mattes: float32 (n, h, w) in [0, 1].
+    fineness: how many of their pixels one of the model's has along a side: they may be upscaled.
     place: (x0, y0, x1, y1) of the region, where the generator's image belongs; none: everywhere.
     open_sides: (left, top, right, bottom): where that ends inside the photo, so that a border would show.
     painted: bool (H, W), the animals that earlier steps made: no hole is filled over them.
@@ -114,7 +115,7 @@ def blend(
     size = (region.shape[0], region.shape[1])
     x0, y0, x1, y1 = place or (0, 0, size[1], size[0])
     corner, span = (x0, y0), (y1 - y0, x1 - x0)
-    scale = max(1.0, max(span[0] / mattes.shape[1], span[1] / mattes.shape[2]))
+    scale = max(1.0, fineness * max(span[0] / mattes.shape[1], span[1] / mattes.shape[2]))
     if settings.compositing.mode == "matte":
         weight = crisp_edge(soft_union(mattes, settings.compositing.soften), span)
         # A neck that leaves the window fades out there instead of being cut; what ends before it stays as it is.
