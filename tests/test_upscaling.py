@@ -22,8 +22,9 @@ from instapipe.networks.upscaler import WORTH, Upscaler, UpscalerForm, read_upsc
 from instapipe.training import contest, grooming, resumable, upscaling
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows
+from instapipe.training.pieces import PARTS, Part, corner
 from instapipe.training.precision import Choice
-from instapipe.training.upscaling import PARTS, Finisher, Part, Upscaling, corner, softened
+from instapipe.training.upscaling import Finisher, Upscaling, softened
 
 FORM = UpscalerForm(width=8, blocks=1)
 PAIR = ("--source", "sheep", "--target", "giraffe")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -29,10 +28,9 @@ from instapipe.training.contest import Contest
 from instapipe.training.grooming import STOUT, body_of, coat_distance, coat_of, on_a_colour, thinned
 from instapipe.training.made import Made
 from instapipe.training.pairs import Windows, planes
+from instapipe.training.pieces import PARTS, Part, corner, cut, side_of
 from instapipe.training.tiles import spread, tiled
 
-Part = Literal["head", "legs", "body"]
-PARTS: tuple[Part, ...] = ("head", "legs", "body")
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
 _PIXELS, _FEATURES, _OUTLINE = 2.0, 1.0, 2.0
@@ -49,13 +47,6 @@ _SOFT = (0.5, 1.5)
 _BLURRED, _BLUR, _NOISE = 0.7, 0.9, 0.03
 """Before that so many real instances are blurred by up to so many pixels, and get noise of up to such a deviation in
 [-1, 1]: generators paint softly."""
-_SIDES: dict[Part, float] = {"head": 1 / 4, "legs": 7 / 16, "body": 7 / 16}
-"""Of the pieces, as shares of the window's."""
-_TOP, _DOWN, _UP, _JITTER = 0.14, 0.10, 0.20, 1 / 10
-"""Shares of an animal's height: the part at the top that tells where its head is; how far under its top and above its
-feet the middles of the pieces lie. And how far from there, in sides of a piece."""
-_AWAY = 1 / 6
-"""How far from a pixel of the instance the middle of a piece of its body lies at most, in sides of a piece."""
 _MOST_HELD_OUT, _SHOWN, _ACROSS = 48, 12, 6
 
 
@@ -229,12 +220,12 @@ class Finisher(Contest[Upscaler]):
         mirrored = rng.random() < 0.5  # in the photo it may look the other way
         pieces: dict[Part, _Piece] = {}
         for part in PARTS:
-            side = max(8, 2 * round(_SIDES[part] * image.shape[-1] / 2))
+            side = side_of(part, image.shape[-1])
             corners = [corner(part, mask, side, rng) for mask in inside]
             judged = body if part == "body" else torch.ones_like(body)
-            cut = [_cut(whole, corners, side) for whole in (image, matte)]
-            cut += [_cut(whole, [(2 * y, 2 * x) for y, x in corners], 2 * side) for whole in (large, outline, judged)]
-            pieces[part] = _Piece(*(each.flip(-1) if mirrored else each for each in cut))
+            shown = [cut(whole, corners, side) for whole in (image, matte)]
+            shown += [cut(whole, [(2 * y, 2 * x) for y, x in corners], 2 * side) for whole in (large, outline, judged)]
+            pieces[part] = _Piece(*(each.flip(-1) if mirrored else each for each in shown))
         return pieces
 
     def _kept(self, large: Tensor, matte: Tensor, piece: _Piece) -> dict[str, Tensor]:
@@ -293,30 +284,6 @@ def _initialised(network: Upscaler, rng: torch.Generator) -> None:
             nn.init.kaiming_normal_(layer.weight, a=1.0, generator=rng)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-
-
-def corner(part: Part, mask: NDArray[np.bool_], side: int, rng: np.random.Generator) -> tuple[int, int]:
-    """(y, x) of a piece of `side` squared that shows a part of the instance `mask` (H, W), which looks to the right,
-    inside the window; somewhere, where there is none."""
-    rows, columns = np.nonzero(mask)
-    if rows.size == 0:
-        return int(rng.integers(mask.shape[0] - side + 1)), int(rng.integers(mask.shape[1] - side + 1))
-    top, feet = int(rows.min()), int(rows.max()) + 1
-    if part == "body":
-        chosen, far = rng.integers(rows.size), _AWAY
-        y, x = float(rows[chosen]), float(columns[chosen])
-    elif part == "legs":
-        y, x, far = feet - _UP * (feet - top), (columns.min() + columns.max()) / 2, _JITTER
-    else:
-        there = columns[rows < top + max(2, _TOP * (feet - top))]
-        y, x, far = top + _DOWN * (feet - top), (there.max() + there.mean()) / 2, _JITTER
-    y, x = (middle - side / 2 + side * rng.uniform(-far, far) for middle in (y, x))
-    return min(max(round(y), 0), mask.shape[0] - side), min(max(round(x), 0), mask.shape[1] - side)
-
-
-def _cut(whole: Tensor, corners: Sequence[tuple[int, int]], side: int) -> Tensor:
-    """Of each of (B, C, H, W) the piece at its corner: (B, C, side, side)."""
-    return torch.stack([one[:, y : y + side, x : x + side] for one, (y, x) in zip(whole, corners, strict=True)])
 
 
 def softened(images: Tensor, rng: np.random.Generator) -> Tensor:
