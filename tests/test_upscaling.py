@@ -220,8 +220,8 @@ def finisher(settings: Upscaling) -> Finisher:
 
 @pytest.mark.usefixtures("_small")
 def test_soft_stripes_become_sharp_and_stay_where_they_are() -> None:
-    run = finisher(Upscaling(steps=200, batch=4, rate=3e-3, alone=5))
-    told = list(run.learn(200, lambda: None))
+    run = finisher(Upscaling(steps=80, batch=4, rate=3e-3, alone=5))
+    told = list(run.learn(80, lambda: None))
     assert told[-1].held_out == run.measure()
     image, matte = run._made_of(run.held_out)
     inside = F.interpolate(matte, scale_factor=2, mode="nearest")
