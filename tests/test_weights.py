@@ -304,3 +304,17 @@ def test_bundled_generators_in_eight_bits_paint_the_same_giraffe() -> None:
     assert (matte > 0).float().mean() > 0.05
     assert ((matte > 0) == (matte_again > 0)).float().mean() > 0.995
     assert ((raw - again).abs() * (matte > 0)).mean() < 0.005
+
+
+def test_weights_that_went_while_something_was_learnt_for_them_are_named(ground_weights: Path, tmp_path: Path) -> None:
+    from instapipe.networks.weights import with_attached, with_direction
+
+    card, _ = find_card(str(ground_weights), "translator")
+    more = tmp_path / "grader.safetensors"
+    more.write_bytes(b"anything")
+    (ground_weights / card.directions["target_to_source"].file).unlink()
+    with pytest.raises(WeightsError, match=r"no file .*target_to_source.safetensors"):
+        with_attached(card, ground_weights, "grader", more, tmp_path / "new")
+    with pytest.raises(WeightsError, match=r"no file .*target_to_source.safetensors"):
+        with_direction(card, ground_weights, "source_to_target", {}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

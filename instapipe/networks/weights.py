@@ -54,10 +54,10 @@ def with_attached(
 ) -> TranslatorCard:
     """Write the weights in `folder` and a grader or an upscaler for what they make to `output` (which must not exist).
 
-    Raises OutputError where it exists or cannot be written.
+    Raises OutputError where it exists or cannot be written, WeightsError where a file is missing or damaged.
     """
     entry = AttachedFile(file=f"{what}.safetensors", sha256=digest(file))
-    files = {each.file: folder / each.file for each in card.files if each != getattr(card, what)}
+    files = {each.file: attached(each, folder) for each in card.files if each != getattr(card, what)}
     return _write_whole(output, card.model_copy(update={"name": output.name, what: entry}), {**files, entry.file: file})
 
 
@@ -66,7 +66,7 @@ def save_translator(
 ) -> TranslatorCard:
     """Write `folder` (which must not exist) and return the card with the files' digests.
 
-    Raises OutputError where it exists or cannot be written.
+    Raises OutputError where it exists or cannot be written, WeightsError where a file is missing or damaged.
     """
     with tempfile.TemporaryDirectory() as scratch:
         paths: dict[str, Path] = {}
@@ -84,9 +84,9 @@ def with_direction(
     """Write the weights in `folder`, with another network in `direction`, to `output` (which must not exist): all other
     files byte for byte. `card`: what the new card says but for its name and digests.
 
-    Raises OutputError where it exists or cannot be written.
+    Raises OutputError where it exists or cannot be written, WeightsError where a file is missing or damaged.
     """
-    files = {entry.file: folder / entry.file for entry in card.files if entry != card.directions.get(direction)}
+    files = {entry.file: attached(entry, folder) for entry in card.files if entry != card.directions.get(direction)}
     name = f"{direction}.safetensors"
     with tempfile.TemporaryDirectory() as scratch:
         entry = _save(state, Path(scratch) / name, half=True)
