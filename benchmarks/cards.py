@@ -53,8 +53,7 @@ def section(card: dict[str, Any], folder: Path) -> str:
     """One card as Markdown."""
     lines = [f"## {card['name']}", ""]
     files = card.get("directions") or {card["kind"]: {"file": card["file"], "sha256": card["sha256"]}}
-    if card.get("grader"):
-        files = {**files, "grader": card["grader"]}
+    files = {**files, **{what: card[what] for what in ("grader", "upscaler") if card.get(what)}}
     for direction, entry in files.items():
         size = (folder / entry["file"]).stat().st_size / 1e6
         lines.append(f"- **{direction}**: `{entry['file']}`, {size:.1f} MB, sha256 `{entry['sha256']}`")
