@@ -109,6 +109,13 @@ class Upscaler(nn.Module):
         most, least = _largest(there, reach), -_largest(-there, reach)
         return torch.minimum(torch.maximum(wanted, least), most)
 
+    def anew(self, image: Tensor, matte: Tensor) -> tuple[Tensor, Tensor]:
+        """An instance, (B, 3, H, W) in [-1, 1], and its matte, (B, 1, H, W) in [0, 1], as they are: both at twice the
+        side, the outline within bounds."""
+        soft, thin = softly(image, matte, self.form.soft)
+        made, wanted = self(soft, thin)
+        return made, self.within(wanted, thin)
+
     @torch.inference_mode()
     def enlarge(
         self, pixels: NDArray[np.float32], mattes: NDArray[np.float32], scale: float
@@ -127,9 +134,7 @@ class Upscaler(nn.Module):
         planes = torch.from_numpy(np.ascontiguousarray(mattes))[:, None].to(device)
         large, fine = _enlarged(image), torch.zeros_like(_enlarged(planes))
         part, shown = image[:, :, rows, columns].expand(len(planes), -1, -1, -1), planes[:, :, rows, columns]
-        soft, thin = softly(part, shown, self.form.soft)
-        made, wanted = self(soft, thin)
-        outlines = self.within(wanted, thin)
+        made, outlines = self.anew(part, shown)
         # Outside an instance nobody has looked at what is painted there, and its soft border shows some of it.
         around, near = softly(made, (outlines >= 0.5).float(), 1.0)
         made = torch.where(outlines >= 0.5, made, torch.where(near > _NOTHING, around, _enlarged(part)))

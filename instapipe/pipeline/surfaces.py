@@ -143,7 +143,7 @@ class NativeSurface:
         painted, front = self._painted[where], None
         if self._matte and made.depth != "before":
             front = painted > 0 if made.depth == "behind" else nearer(painted, old, feet_of(masks))
-        raw, rows = made.raw, made.raw.shape[0]
+        raw = made.raw
         if self._upscale is not None and self._matte:
             scale = min((place[3] - place[1]) / raw.shape[0], (place[2] - place[0]) / raw.shape[1])
             raw, finer = self._upscale(raw, mattes, scale)
@@ -159,7 +159,7 @@ class NativeSurface:
             painted=painted > 0,
             animals=None if self._animals is None else self._animals[where],
             in_front=front,
-            fineness=mattes.shape[1] // rows,
+            fineness=mattes.shape[1] // made.mattes.shape[1],
         )
         hidden = None if front is None else Mask.from_crop(size, (x0, y0), front)
         there = Mask.from_crop(size, (x0, y0), changed)

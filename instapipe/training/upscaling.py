@@ -155,7 +155,7 @@ class Finisher(Contest[Upscaler]):
         is learnt from."""
         made = []
         for number in spread(self.held_out, _MOST_HELD_OUT):
-            image, matte = self._upscaled(number)
+            image, matte = self.average.anew(*self._made_of([number]))
             made.append(coat_of(self._backbone, image, matte))
         real = []
         for number in spread(self.real_held_out, _MOST_HELD_OUT):
@@ -171,15 +171,10 @@ class Finisher(Contest[Upscaler]):
         """
         images = []
         for number in spread(self.held_out, _SHOWN):
-            shown = [F.interpolate(each, scale_factor=2, mode="bicubic") for each in self._made_of([number])]
-            images += [(image * matte)[0].clamp(-1, 1) for image, matte in (shown, self._upscaled(number))]
+            made = self._made_of([number])
+            shown = [F.interpolate(each, scale_factor=2, mode="bicubic") for each in made]
+            images += [(image * matte)[0].clamp(-1, 1) for image, matte in (shown, self.average.anew(*made))]
         return tiled(images, across=_ACROSS, side=images[0].shape[-1])
-
-    def _upscaled(self, number: int) -> tuple[Tensor, Tensor]:
-        image, matte = self._made_of([number])
-        soft, thin = softly(image, matte, self.average.form.soft)
-        large, wanted = self.average(soft, thin)
-        return large, self.average.within(wanted, thin)
 
     def _made_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         mattes = torch.from_numpy(self._made.mattes[chosen].astype(np.float32) / 255)[:, None]
