@@ -73,7 +73,7 @@ def save_translator(
         files: dict[Direction, DirectionFile] = {}
         for direction, state in states.items():
             path = Path(scratch) / f"{direction}.safetensors"
-            files[direction] = _save(state, path, half=half)
+            files[direction] = _save(state, path, "float16" if half else "float32")
             paths[path.name] = path
         return _write_whole(folder, card.model_copy(update={"directions": files}), paths)
 
@@ -89,7 +89,7 @@ def with_direction(
     files = {entry.file: attached(entry, folder) for entry in card.files if entry != card.directions.get(direction)}
     name = f"{direction}.safetensors"
     with tempfile.TemporaryDirectory() as scratch:
-        entry = _save(state, Path(scratch) / name, half=True)
+        entry = _save(state, Path(scratch) / name, "float16")
         new = card.model_copy(update={"name": output.name, "directions": {**card.directions, direction: entry}})
         return _write_whole(output, new, {**files, name: Path(scratch) / name})
 
@@ -108,16 +108,17 @@ def in_eight_bits(
     with tempfile.TemporaryDirectory() as scratch:
         for way in directions:
             path = Path(scratch) / card.directions[way].file
-            save_file(packed(load_generator(card, folder, way).state_dict()), path)
-            entries[way] = DirectionFile(file=path.name, sha256=digest(path), dtype="int8")
+            entries[way] = _save(load_generator(card, folder, way).state_dict(), path, "int8")
             files[path.name] = path
         return _write_whole(output, card.model_copy(update={"name": output.name, "directions": entries}), files)
 
 
-def _save(state: dict[str, Tensor], path: Path, *, half: bool) -> DirectionFile:
-    dtype = torch.float16 if half else torch.float32
-    save_file({k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}, path)
-    return DirectionFile(file=path.name, sha256=digest(path), dtype="float16" if half else "float32")
+def _save(state: dict[str, Tensor], path: Path, dtype: Literal["float16", "float32", "int8"]) -> DirectionFile:
+    if dtype == "int8":
+        save_file(packed(state), path)
+    else:
+        save_file({k: v.detach().cpu().to(getattr(torch, dtype)).contiguous() for k, v in state.items()}, path)
+    return DirectionFile(file=path.name, sha256=digest(path), dtype=dtype)
 
 
 def _write_whole(folder: Path, card: TranslatorCard, files: Mapping[str, Path]) -> TranslatorCard:
