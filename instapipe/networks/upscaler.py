@@ -1,4 +1,4 @@
-"""Twice as many pixels: what a generator painted gets the detail and the finer outline that enlarging it lacks.
+"""Twice as many pixels along a side, or four times: what a generator painted gets detail and a finer outline.
 
 A generator works on windows of a hundred pixels or so, photos show animals of a thousand. What it made is made soft
 first, the instance and its matte alike, until it looks as a real instance made soft would; from there a network leads
@@ -39,9 +39,9 @@ _NOTHING = 0.02
 """So little of an instance in a place has no colour of its own."""
 _MARGIN = 8
 """Pixels about an instance that are looked at as well."""
-WORTH = 1.25
-"""What is to be shown so many times larger is doubled, once: doubled again, edges turned into hatching, and there was
-nothing real to learn that from."""
+WORTH, MOST = 1.25, 2
+"""What is to be shown so many times larger is doubled, then what came of it likewise, so often at most: of still larger
+instances there were too few to learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +116,24 @@ class Upscaler(nn.Module):
         made, wanted = self(soft, thin)
         return made, self.within(wanted, thin)
 
-    @torch.inference_mode()
     def enlarge(
         self, pixels: NDArray[np.float32], mattes: NDArray[np.float32], scale: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """pixels: float32 (h, w, 3) in [0, 255].  mattes: float32 (n, h, w) in [0, 1].  scale: by which they are shown
         larger in the end.
 
-        Returns them as they are or, where it is worth it, twice as large: float32 (2 h, 2 w, 3) and (n, 2 h, 2 w).
+        Returns them as they are or, as far as it is worth it, f times as large, f 2 or 4: float32 (f h, f w, 3) and
+        (n, f h, f w).
         """
-        if scale < WORTH or not (mattes >= _NOTHING).any():
-            return pixels, mattes
+        for doubled in range(MOST):
+            if scale >= WORTH * 2**doubled and (mattes >= _NOTHING).any():
+                pixels, mattes = self._doubled(pixels, mattes)
+        return pixels, mattes
+
+    @torch.inference_mode()
+    def _doubled(
+        self, pixels: NDArray[np.float32], mattes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         device = self.out.weight.device
         there: BoolMask = np.asarray((mattes >= _NOTHING).any(axis=0))
         rows, columns = _span(np.asarray(there.any(axis=1))), _span(np.asarray(there.any(axis=0)))
@@ -158,7 +165,7 @@ def softly(image: Tensor, matte: Tensor, deviation: float) -> tuple[Tensor, Tens
     Its colours do not mix with what is around it: they go on outside, where there is some of it near.
     """
     thin = _blurred(matte, deviation)
-    return _blurred(image * matte, deviation) / (thin + _NOTHING), thin
+    return _blurred(image * matte, deviation) / thin.clamp(min=_NOTHING), thin
 
 
 def _blurred(image: Tensor, deviation: float) -> Tensor:

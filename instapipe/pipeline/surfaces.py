@@ -23,6 +23,7 @@ from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, fin
 from instapipe.pipeline.records import ChosenTry, State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
+from instapipe.translation.feet import on_all_feet
 from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
 from instapipe.translation.resampling import enlarged, shrink, shrink_mask
 
@@ -223,6 +224,7 @@ class NativeSurface:
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
         if not self._matte or self._placement != "ground":
             return _Made(window, window, raw, mattes, False, 0)
+        raw, mattes = on_all_feet(raw, mattes)
         found = find_place(window, masks, mattes, self._painted, self._animals, turned=turned)
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])

@@ -23,8 +23,9 @@ from instapipe.networks.blocks import frozen
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.structures import Pixels
+from instapipe.training import losses
 from instapipe.training.augment import Augmentation
-from instapipe.training.contest import Contest
+from instapipe.training.contest import Contest, divided
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.teaching import continued
 from instapipe.training.tiles import spread, translations
@@ -84,8 +85,9 @@ class Groomer(Contest[SetGenerator]):
         self._shown, self._real, self._compositing = shown, real, compositing
         self._before = copy.deepcopy(generator).to(device).requires_grad_(False).eval()
         rng = torch.Generator().manual_seed(derive(settings.seed, "coats"))
-        names = ("the source", shown.photos), ("the target", real.photos)
-        super().__init__(generator, backbone, settings, rng, device, *names)
+        self.learnt, self.held_out = divided("the source", shown.photos, settings.batch)
+        self.real_learnt, self.real_held_out = divided("the target", real.photos, settings.batch)
+        super().__init__(generator, backbone, settings, rng, device)
 
     def _trial(self, precision: str) -> None:
         batch = self._draw(0)
@@ -101,7 +103,7 @@ class Groomer(Contest[SetGenerator]):
         rng = np.random.default_rng(derive(self.settings.seed, "outlines", self.step))
         batch, real = self._draw(self.step), self._real_of(self._chosen_real())
         parts: dict[str, Tensor] = {}
-        with frozen(self._critics), torch.set_grad_enabled(rate > 0):  # else the discriminators learn alone
+        with frozen(self._critic), torch.set_grad_enabled(rate > 0):  # else the discriminators learn alone
             with self._autocast():
                 raw, matte = translated(self._network, batch)
             with self._autocast(), torch.no_grad():
@@ -109,15 +111,18 @@ class Groomer(Contest[SetGenerator]):
             inner = thinned(matte.detach())
             body = body_of(inner)
             mine, theirs = common(body, body_of(thinned(real.masks)), rng)
-            fooled = self._fooling(self._judge(raw, mine, "made"))
+            fooled = losses.hinge_generator(*_each(self._judge(raw, mine, "made")))
             parts["matte"] = _MATTE * (matte - before).abs().mean()
             # At the rim, which is not judged, and outside, where another view's animal may reach, the coat goes on.
             parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
             parts["legs"] = _LEGS_STAY * ((inner - body) * (raw - painted)).abs().mean()
             parts["adversarial"] = fooled / len(LEVELS)
         self._learn_from(parts)
-        judged = self._teach_critics(
-            lambda: self._judge(real.image, theirs, "real"), lambda: self._judge(raw.detach(), mine, "judged")
+        judged = self._teach_critic(
+            lambda: (
+                losses.hinge_real(*_each(self._judge(real.image, theirs, "real")))
+                + losses.hinge_fake(*_each(self._judge(raw.detach(), mine, "judged")))
+            )
         )
         return {**{name: value.item() for name, value in parts.items()}, "critics": judged.item()}
 
@@ -170,7 +175,12 @@ class Groomer(Contest[SetGenerator]):
         draw = Augmentation.sample(len(image), rng)
         outline = draw.masks(outline)
         with self._autocast():
-            return self._critics[0](self._backbone(on_a_colour(draw.image(image), outline, rng)), outline)  # type: ignore[no-any-return]
+            return self._critic(self._backbone(on_a_colour(draw.image(image), outline, rng)), outline)  # type: ignore[no-any-return]
+
+
+def _each(logits: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Of (B, 1, h, w) of each scale, and that all samples count."""
+    return logits, logits[0].new_ones(len(logits[0]), dtype=torch.bool)
 
 
 def thinned(outline: Tensor) -> Tensor:

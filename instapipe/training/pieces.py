@@ -1,29 +1,20 @@
-"""Pieces of windows that show a part of an animal: what the discriminators of an upscaler look at."""
+"""Pieces of windows that show a part of an animal: what an upscaler learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 Part = Literal["head", "legs", "body"]
-PARTS: tuple[Part, ...] = ("head", "legs", "body")
-_SIDES: dict[Part, float] = {"head": 1 / 4, "legs": 7 / 16, "body": 7 / 16}
-"""Of the pieces, as shares of the window's."""
+PARTS: tuple[Part, ...] = ("head", "legs", "body", "body")
+"""What pieces show; bodies are large, and have two."""
 _TOP, _DOWN, _UP, _JITTER = 0.14, 0.10, 0.20, 1 / 10
 """Shares of an animal's height: the part at the top that tells where its head is; how far under its top and above its
 feet the middles of the pieces lie. And how far from there, in sides of a piece."""
 _AWAY = 1 / 6
 """How far from a pixel of the instance the middle of a piece of its body lies at most, in sides of a piece."""
-
-
-def side_of(part: Part, window: int) -> int:
-    """Of a piece, in a window with such a side: even, 8 pixels at least."""
-    return max(8, 2 * round(_SIDES[part] * window / 2))
 
 
 def corner(part: Part, mask: NDArray[np.bool_], side: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -43,8 +34,3 @@ def corner(part: Part, mask: NDArray[np.bool_], side: int, rng: np.random.Genera
         y, x, far = top + _DOWN * (feet - top), (there.max() + there.mean()) / 2, _JITTER
     y, x = (middle - side / 2 + side * rng.uniform(-far, far) for middle in (y, x))
     return min(max(round(y), 0), mask.shape[0] - side), min(max(round(x), 0), mask.shape[1] - side)
-
-
-def cut(whole: Tensor, corners: Sequence[tuple[int, int]], side: int) -> Tensor:
-    """Of each of (B, C, H, W) the piece at its corner: (B, C, side, side)."""
-    return torch.stack([one[:, y : y + side, x : x + side] for one, (y, x) in zip(whole, corners, strict=True)])

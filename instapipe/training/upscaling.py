@@ -1,9 +1,10 @@
 """An upscaler learns to make real instances of soft ones.
 
 A soft picture of a real instance has its answer: the instance. What weights make has none, but made as soft it looks
-much the same, so what is learnt from the first holds for the second; discriminators of both, one for each part of an
-animal, see to it that the answer has detail (as in Wang et al., "ESRGAN", ECCV workshops 2018). Of what was made as it
-is, without softening, a network sees which is which, and leaves painted heads as they are.
+much the same: so what makes real ones of soft ones makes them of it, and nothing that was made is learnt from.
+Discriminators compare each answer with the instance it should be, place by place (Jolicoeur-Martineau, "The
+relativistic discriminator", ICLR 2019; Wang et al., "ESRGAN", ECCV workshops 2018), so that answers have detail.
+Shown what was made as well, they want of it what only real ones have, and get a mesh in its place.
 """
 
 from __future__ import annotations
@@ -21,88 +22,94 @@ from torch import Tensor, nn
 from instapipe.data.domains import derive
 from instapipe.networks.blocks import frozen
 from instapipe.networks.projected import FrozenBackbone
-from instapipe.networks.upscaler import Upscaler, UpscalerForm, softly
+from instapipe.networks.upscaler import Upscaler, softly
 from instapipe.structures import Pixels
-from instapipe.training.augment import Augmentation
-from instapipe.training.contest import Contest
-from instapipe.training.grooming import STOUT, body_of, coat_distance, coat_of, on_a_colour, thinned
-from instapipe.training.made import Made
-from instapipe.training.pairs import Windows, planes
-from instapipe.training.pieces import PARTS, Part, corner, cut, side_of
+from instapipe.training import losses
+from instapipe.training.contest import Contest, divided
+from instapipe.training.grooming import on_a_colour, thinned
+from instapipe.training.pairs import Windows
+from instapipe.training.pieces import PARTS, corner
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
+SMALLEST = 0.6
+"""A window's instance has a longer side of such a share of it in the photo at least: smaller ones would be blown up."""
 _PIXELS, _FEATURES, _OUTLINE = 2.0, 1.0, 2.0
-"""Weights of how far what is made of soft real instances is from these."""
-_SAME, _COARSELY, _MATTE, _MATTE_SAME = 0.2, 4.0, 3.0, 0.3
-"""Weights of what must stay of made ones: halved, pixel by pixel, and in squares of _SQUARE; likewise of mattes."""
+"""Weights of how far what is made is from the instance; features as a share of its own."""
 _BEYOND, _UNDECIDED = 0.5, 0.1
 """Weights of wanted mattes that are out of bounds, and of what is neither in nor out."""
-_ADVERSARIAL = 0.3
-_SQUARE = 4
-"""Of the generator's pixels: so large a square keeps its colour, and its share of the outline."""
+_ADVERSARIAL = 0.1
 _SOFT = (0.5, 1.5)
 """How soft what is shown is made, shares of what it will be."""
 _BLURRED, _BLUR, _NOISE = 0.7, 0.9, 0.03
-"""Before that so many real instances are blurred by up to so many pixels, and get noise of up to such a deviation in
+"""Before that so many instances are blurred by up to so many pixels, and get noise of up to such a deviation in
 [-1, 1]: generators paint softly."""
-_MOST_HELD_OUT, _SHOWN, _ACROSS = 48, 12, 6
+_SCALES = ((0.78, 1.0), (0.5, 1.0))
+"""How large instances are shown, shares of their window's size: in the coarser windows, and in the finer ones."""
+_FINER = 0.45
+"""How many are from the finer windows: there are fewer of them."""
+_SHOWN, _ACROSS = 6, 6
 
 
 @dataclass(frozen=True, slots=True)
 class Upscaling:
-    """steps of `batch` made instances and as many real ones.
+    """steps of `batch` pieces of real instances.
 
     rate: of the upscaler.  alone: steps at first in which the discriminators are not yet listened to.
     """
 
-    steps: int = 1200
-    batch: int = 4
-    rate: float = 3e-4
-    alone: int = 30
+    steps: int = 400
+    batch: int = 8
+    rate: float = 2e-4
+    alone: int = 40
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    """A part of each instance of a batch. image: (B, 3, s, s) in [-1, 1].  matte: (B, 1, s, s) in [0, 1].
+class _Pieces:
+    """image: (B, 3, s, s) in [-1, 1] and matte: (B, 1, s, s) in [0, 1], as a generator could have made them.
 
-    large: (B, 3, 2 s, 2 s), of real ones what they are, else nothing.  outline: (B, 1, 2 s, 2 s), 0 or 1, likewise.
-    judged: (B, 1, 2 s, 2 s), 0 or 1, where discriminators look.
+    large: (B, 3, 2 s, 2 s) and outline: (B, 1, 2 s, 2 s), 0 or 1, what they are.
     """
 
     image: Tensor
     matte: Tensor
     large: Tensor
     outline: Tensor
-    judged: Tensor
 
 
 class Finisher(Contest[Upscaler]):
-    """An upscaler against discriminators of heads, legs and bodies."""
+    """An upscaler against discriminators."""
 
     settings: Upscaling
 
     def __init__(
-        self, made: Made, real: Windows, backbone: FrozenBackbone, settings: Upscaling, device: torch.device
+        self,
+        upscaler: Upscaler,
+        windows: tuple[Windows, Windows],
+        backbone: FrozenBackbone,
+        settings: Upscaling,
+        device: torch.device,
     ) -> None:
-        """made: at the generator's size S.  real: instances of the target in windows of 2 S.  backbone: of
-        :data:`LEVELS`.
+        """upscaler: is changed.  windows: around instances of the target, of twice the generator's size, and of four
+        times.  backbone: of :data:`LEVELS`.
 
         Raises DataError where there is too little to learn from, or nothing to hold out.
         """
-        self._made, self._real = made, real
+        self._windows = windows
+        names = "large enough instances of the target", "instances of the target that are twice as large"
+        self.learnt, self.held_out = zip(
+            *(divided(name, each.photos, 1) for name, each in zip(names, windows, strict=True)), strict=True
+        )
+        self._side = windows[0].pixels.shape[1] // 4
         rng = torch.Generator().manual_seed(derive(settings.seed, "upscaler"))
-        network = Upscaler(UpscalerForm())
-        _initialised(network, rng)
-        names = ("made instances", made.photos), ("large enough instances of the target", real.photos)
-        super().__init__(network, backbone, settings, rng, device, *names, sets=len(PARTS))
+        super().__init__(upscaler, backbone, settings, rng, device)
 
     def _trial(self, precision: str) -> None:
-        piece = self._made_pieces(0)["legs"]
+        pieces = self._pieces(0)
         with self._autocast(precision):
-            image, wanted = self._network(piece.image, piece.matte)
+            image, wanted = self._network(pieces.image, pieces.matte)
             features = self._backbone(image)
         sums = [level.float().sum() for level in features] + [wanted.sum()]
         torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
@@ -110,175 +117,130 @@ class Finisher(Contest[Upscaler]):
 
     def _advance(self) -> dict[str, float]:
         self._learn_at(self._rate())
-        listened = _ADVERSARIAL if self.step >= self.settings.alone else 0.0
         rng = torch.Generator().manual_seed(derive(self.settings.seed, "soft", self.step))
         least, most = (share * self._network.form.soft for share in _SOFT)
-        made, real = self._made_pieces(self.step), self._real_pieces(self.step)
-        parts: dict[str, list[Tensor]] = {}
-        shown: list[tuple[Part, Tensor, Tensor, Tensor]] = []
-        with frozen(self._critics):
-            for part in PARTS:
-                mine, theirs = made[part], real[part]
-                deviation = float(torch.rand((), generator=rng)) * (most - least) + least
-                soft, thin = softly(
-                    torch.cat([mine.image, theirs.image]), torch.cat([mine.matte, theirs.matte]), deviation
-                )
-                with self._autocast():
-                    both, wanted = self._network(soft, thin)
-                mattes = self._network.within(wanted, thin)
-                for name, loss in (
-                    *self._kept(both[: len(mine.image)], mattes[: len(mine.image)], mine).items(),
-                    *self._answered(both[len(mine.image) :], mattes[len(mine.image) :], theirs, rng).items(),
-                ):
-                    parts.setdefault(name, []).append(loss)
-                parts.setdefault("beyond", []).append(_BEYOND * (wanted - mattes).abs().mean())
-                parts.setdefault("undecided", []).append(_UNDECIDED * (mattes * (1 - mattes)).mean())
-                where = torch.cat([mine.judged, theirs.judged])
-                fooled = self._fooling(self._judge(part, both, mattes, where, "made"))
-                parts.setdefault("adversarial", []).append(listened * fooled / len(LEVELS))
-                shown.append((part, both.detach(), mattes.detach(), where))
-        means = {name: torch.stack(each).mean() for name, each in parts.items()}
-        self._learn_from(means)
-        told = self._teach_critics(
-            lambda: [
-                each
-                for part in PARTS
-                for each in self._judge(part, real[part].large, real[part].outline, real[part].judged, "real")
-            ],
-            lambda: [each for look in shown for each in self._judge(*look, "judged")],
-        )
-        return {**{name: value.item() for name, value in means.items()}, "critics": told.item()}
+        pieces = self._pieces(self.step)
+        soft, thin = softly(pieces.image, pieces.matte, float(torch.rand((), generator=rng)) * (most - least) + least)
+        with self._autocast():
+            made, wanted = self._network(soft, thin)
+        matte = self._network.within(wanted, thin)
+        inner = thinned(pieces.outline)
+        parts = {
+            "pixels": _PIXELS * (inner * (made - pieces.large)).abs().mean(),
+            "features": _FEATURES * self._apart(made, pieces.large, inner, rng),
+            "outline": _OUTLINE * (matte - pieces.outline).abs().mean(),
+            "beyond": _BEYOND * (wanted - matte).abs().mean(),
+            "undecided": _UNDECIDED * (matte * (1 - matte)).mean(),
+        }
+        if self.step >= self.settings.alone:
+            with frozen(self._critic):
+                real, ours = self._judged(pieces, made, matte, rng)
+                parts["adversarial"] = _ADVERSARIAL * losses.behind([each.detach() for each in real], ours)
+        self._learn_from(parts)
+        told = self._teach_critic(lambda: losses.behind(*self._judged(pieces, made.detach(), matte.detach(), rng)[::-1]))
+        return {**{name: value.item() for name, value in parts.items()}, "critic": told.item()}
 
     @torch.inference_mode()
     def measure(self) -> float:
-        """How far coats of made instances, upscaled, are from real ones (grooming.coat_distance) on photos that nothing
-        is learnt from."""
-        made = []
-        for number in spread(self.held_out, _MOST_HELD_OUT):
-            image, matte = self.average.anew(*self._made_of([number]))
-            made.append(coat_of(self._backbone, image, matte))
-        real = []
-        for number in spread(self.real_held_out, _MOST_HELD_OUT):
-            large, masks = self._real_of([number])
-            real.append(coat_of(self._backbone, large, masks))
-        return coat_distance(torch.stack(made), torch.stack(real))
+        """How far what becomes of soft instances is from these in the frozen network's features, as a share of theirs,
+        on photos that nothing is learnt from."""
+        apart = []
+        for number, (image, matte, large, outline) in enumerate(self._held_out()):
+            made, _ = self.average.anew(image, matte)
+            rng = torch.Generator().manual_seed(derive(self.settings.seed, "measured", number))
+            apart.append(self._apart(made, large, thinned(outline), rng))
+        return float(torch.stack(apart).mean())
 
     @torch.inference_mode()
     def picture(self) -> Pixels:
-        """Made instances of photos that nothing is learnt from on grey, each interpolated and upscaled.
-
-        uint8 (H, W, 3).
-        """
+        """Instances of photos that nothing is learnt from on grey: made soft and interpolated, upscaled, and as they
+        are. uint8 (H, W, 3)."""
         images = []
-        for number in spread(self.held_out, _SHOWN):
-            made = self._made_of([number])
-            shown = [F.interpolate(each, scale_factor=2, mode="bicubic") for each in made]
-            images += [(image * matte)[0].clamp(-1, 1) for image, matte in (shown, self.average.anew(*made))]
-        return tiled(images, across=_ACROSS, side=images[0].shape[-1])
+        for image, matte, large, outline in self._held_out():
+            shown = (
+                [F.interpolate(each, scale_factor=2, mode="bicubic")
+                 for each in softly(image, matte, self.average.form.soft)],
+                self.average.anew(image, matte),
+                (large, outline),
+            )  # fmt: skip
+            images += [(pixels * there)[0].clamp(-1, 1) for pixels, there in shown]
+        return tiled(images, across=_ACROSS, side=8 * self._side)
 
-    def _made_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        mattes = torch.from_numpy(self._made.mattes[chosen].astype(np.float32) / 255)[:, None]
-        return planes(self._made.raws[chosen]).to(self._device), mattes.to(self._device)
+    def _held_out(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Some instances at half their size with their mattes, and as they are with their outlines: (1, C, H, W)."""
+        out = []
+        for windows, numbers in zip(self._windows, self.held_out, strict=True):
+            for number in spread(numbers, _SHOWN):
+                large, outline = _tensors(windows.pixels[number], windows.masks[number])
+                large, outline = large[None].to(self._device), outline[None].to(self._device)
+                out.append((F.avg_pool2d(large, 2), F.avg_pool2d(outline, 2), large, outline))
+        return out
 
-    def _real_of(self, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        masks = torch.from_numpy(self._real.masks[chosen].astype(np.float32))[:, None]
-        return planes(self._real.pixels[chosen]).to(self._device), masks.to(self._device)
+    def _pieces(self, step: int) -> _Pieces:
+        rng = np.random.default_rng(derive(self.settings.seed, "pieces", step))
+        drawn = [self._piece(rng) for _ in range(self.settings.batch)]
+        large, outline = (torch.stack(each) for each in zip(*drawn, strict=True))
+        image, matte = softened(F.avg_pool2d(large, 2), rng), F.avg_pool2d(outline, 2)
+        return _Pieces(*(each.to(self._device) for each in (image, matte, large, outline)))
 
-    def _made_pieces(self, step: int) -> dict[Part, _Piece]:
-        rng = np.random.default_rng(derive(self.settings.seed, "made", step))
-        chosen = rng.choice(self.learnt, self.settings.batch, replace=False)
-        image, matte = self._made_of(chosen)
-        body = F.interpolate(body_of(thinned((matte >= 0.5).float())), scale_factor=2, mode="nearest")
-        whole = image.new_zeros(len(image), 3, 2 * image.shape[2], 2 * image.shape[3])
-        return self._pieces(image, matte, whole, torch.ones_like(body), body, self._made.mattes[chosen] >= 128, rng)
+    def _piece(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A part of an instance and its outline, (3, 2 s, 2 s) and (1, 2 s, 2 s), shown somewhat smaller than it is."""
+        finer = int(rng.random() < _FINER)
+        windows = self._windows[finer]
+        number = rng.choice(self.learnt[finer])
+        pixels, mask = windows.pixels[number], windows.masks[number].astype(np.float32)
+        full = len(pixels)
+        half = max(self._side, round(full / 2 * np.exp(rng.uniform(*np.log(_SCALES[finer])))))
+        if 2 * half != full:
+            pixels, mask = (cv2.resize(each, (2 * half, 2 * half), interpolation=cv2.INTER_AREA) for each in (pixels, mask))
+        there = mask >= 0.5
+        part = PARTS[int(rng.integers(len(PARTS)))]
+        small = cv2.resize(mask, (half, half), interpolation=cv2.INTER_AREA) >= 0.5
+        y, x = corner(part, small, self._side, rng)
+        piece = np.s_[2 * y : 2 * (y + self._side), 2 * x : 2 * (x + self._side)]
+        large, outline = _tensors(pixels[piece], there[piece])
+        return (large.flip(-1), outline.flip(-1)) if rng.random() < 0.5 else (large, outline)
 
-    def _real_pieces(self, step: int) -> dict[Part, _Piece]:
-        """Of instances as a generator could have made them, and as they are."""
-        rng = np.random.default_rng(derive(self.settings.seed, "real", step))
-        chosen = rng.choice(self.real_learnt, self.settings.batch, replace=False)
-        large, masks = self._real_of(chosen)
-        image, matte = softened(F.avg_pool2d(large, 2).cpu(), rng).to(self._device), F.avg_pool2d(masks, 2)
-        body = body_of(thinned(masks), 2 * STOUT - 1)
-        return self._pieces(image, matte, large, masks, body, matte[:, 0].cpu().numpy() >= 0.5, rng)
-
-    def _pieces(
-        self,
-        image: Tensor,
-        matte: Tensor,
-        large: Tensor,
-        outline: Tensor,
-        body: Tensor,
-        inside: NDArray[np.bool_],
-        rng: np.random.Generator,
-    ) -> dict[Part, _Piece]:
-        """inside: bool (B, S, S), the instances at the generator's size."""
-        mirrored = rng.random() < 0.5  # in the photo it may look the other way
-        pieces: dict[Part, _Piece] = {}
-        for part in PARTS:
-            side = side_of(part, image.shape[-1])
-            corners = [corner(part, mask, side, rng) for mask in inside]
-            judged = body if part == "body" else torch.ones_like(body)
-            shown = [cut(whole, corners, side) for whole in (image, matte)]
-            shown += [cut(whole, [(2 * y, 2 * x) for y, x in corners], 2 * side) for whole in (large, outline, judged)]
-            pieces[part] = _Piece(*(each.flip(-1) if mirrored else each for each in shown))
-        return pieces
-
-    def _kept(self, large: Tensor, matte: Tensor, piece: _Piece) -> dict[str, Tensor]:
-        """How far what is made of made instances is from these."""
-        about = F.max_pool2d(piece.matte, 3, stride=1, padding=1)
-        apart = about * (F.avg_pool2d(large, 2) - piece.image)
-        moved = F.avg_pool2d(matte, 2) - piece.matte
-        return {
-            "same": _SAME * apart.abs().mean(),
-            "coarsely": _COARSELY * F.avg_pool2d(apart, _SQUARE).abs().mean(),
-            "matte": _MATTE * F.avg_pool2d(moved, _SQUARE).abs().mean() + _MATTE_SAME * moved.abs().mean(),
-        }
-
-    def _answered(self, large: Tensor, matte: Tensor, piece: _Piece, rng: torch.Generator) -> dict[str, Tensor]:
-        """How far what is made of soft real instances is from these; features as a share of theirs, a mean over the
-        levels."""
-        inner = thinned(piece.outline)
-        looks = [on_a_colour(each, inner, copy) for each, copy in zip((large, piece.large), _twice(rng), strict=True)]
+    def _apart(self, made: Tensor, large: Tensor, inner: Tensor, rng: torch.Generator) -> Tensor:
+        """How far features of what is made are from the instances', as a share of these, a mean over the levels."""
+        seed = int(torch.randint(2**62, (), generator=rng))
+        looks = [on_a_colour(each, inner, torch.Generator().manual_seed(seed)) for each in (made, large)]
         with self._autocast():
-            made = self._backbone(looks[0])
+            ours = self._backbone(looks[0])
             with torch.no_grad():
-                wanted = self._backbone(looks[1])
+                theirs = self._backbone(looks[1])
         shares = [
             (one.float() - two.float()).abs().mean() / two.float().abs().mean().clamp(min=1e-6)
-            for one, two in zip(made, wanted, strict=True)
+            for one, two in zip(ours, theirs, strict=True)
         ]
-        return {
-            "pixels": _PIXELS * (inner * (large - piece.large)).abs().mean(),
-            "features": _FEATURES * torch.stack(shares).mean(),
-            "outline": _OUTLINE * (matte - piece.outline).abs().mean(),
-        }
+        return torch.stack(shares).mean()
 
-    def _judge(self, part: Part, large: Tensor, matte: Tensor, judged: Tensor, purpose: str) -> list[Tensor]:
-        """Logits of a part of instances that are cut out, (B, 1, h, w) of each scale.
+    def _judged(
+        self, pieces: _Pieces, made: Tensor, matte: Tensor, rng: torch.Generator
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits, (B, 1, h, w) of each scale, of the instances, cut out, and of what was made; on the same colours.
 
         Two pixels inside the outline: masks of real ones show some of their background at the border.
         """
-        rng = torch.Generator().manual_seed(derive(self.settings.seed, purpose, part, self.step))
-        draw = Augmentation.sample(len(large), rng)
-        image, outline = draw.image(large), draw.masks(thinned(thinned(matte)) * judged)
-        with self._autocast():
-            heads = self._critics[PARTS.index(part)]
-            return heads(self._backbone(on_a_colour(image, outline, rng)), outline)  # type: ignore[no-any-return]
+        seed = int(torch.randint(2**62, (), generator=rng))
+        logits = []
+        for image, outline in ((pieces.large, pieces.outline), (made, matte)):
+            inner = thinned(thinned(outline))
+            look = on_a_colour(image, inner, torch.Generator().manual_seed(seed))
+            with self._autocast():
+                logits.append(self._critic(self._backbone(look), inner))
+        return logits[0], logits[1]
 
 
-def _twice(rng: torch.Generator) -> tuple[torch.Generator, torch.Generator]:
-    """The same draws twice; another time others."""
-    seed = int(torch.randint(2**62, (), generator=rng))
-    return torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
-
-
-def _initialised(network: Upscaler, rng: torch.Generator) -> None:
+def initialised(network: Upscaler, seed: int) -> Upscaler:
     """Seeded; what it adds is 0 at first."""
+    rng = torch.Generator().manual_seed(derive(seed, "first weights"))
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and layer is not network.out:
             nn.init.kaiming_normal_(layer.weight, a=1.0, generator=rng)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+    return network
 
 
 def softened(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -291,3 +253,9 @@ def softened(images: Tensor, rng: np.random.Generator) -> Tensor:
         noise = rng.normal(0, rng.uniform(0, _NOISE), pixels.shape).astype(np.float32)
         out.append(torch.from_numpy(pixels + noise).permute(2, 0, 1))
     return torch.stack(out)
+
+
+def _tensors(pixels: Pixels, mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    """(H, W, 3) and (H, W) to (3, H, W) in [-1, 1] and (1, H, W), 0 or 1."""
+    image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)) / 127.5 - 1
+    return image, torch.from_numpy(mask.astype(np.float32))[None]
