@@ -18,7 +18,7 @@ from instapipe.config import CompositingConfig
 from instapipe.errors import DataError
 from instapipe.networks.generator import SetGenerator
 from instapipe.networks.projected import FrozenBackbone
-from instapipe.training import contest, grooming
+from instapipe.training import grooming
 from instapipe.training.grooming import Groomer, Grooming, body_of, coat_distance, common, on_a_colour, thinned
 from instapipe.training.pairs import Batch, Windows, translated
 from instapipe.training.precision import Choice
@@ -44,10 +44,10 @@ def bars(count: int, seed: int, *, tall: bool, colour: tuple[int, int, int]) -> 
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Discriminators for pictures of 32 px, and for few steps; bars have no legs."""
     monkeypatch.setattr(grooming, "_LEGS", 0.0)
-    monkeypatch.setattr(contest, "_CRITIC_RATE", 1e-3)
-    monkeypatch.setattr(contest, "WIDTH", 8)
-    monkeypatch.setattr(contest, "HIDDEN", 16)
-    monkeypatch.setattr(contest, "choose_precision", lambda *_: Choice("float32", "as asked"))
+    monkeypatch.setattr(grooming, "_CRITIC_RATE", 1e-3)
+    monkeypatch.setattr(grooming, "WIDTH", 8)
+    monkeypatch.setattr(grooming, "HIDDEN", 16)
+    monkeypatch.setattr(grooming, "choose_precision", lambda *_: Choice("float32", "as asked"))
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_too_few_windows_are_named() -> None:
 
 def test_a_run_that_was_stopped_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["bfloat16", "bfloat16", "float32"])
-    monkeypatch.setattr(contest, "choose_precision", lambda *_: Choice(next(answers), "as measured"))
+    monkeypatch.setattr(grooming, "choose_precision", lambda *_: Choice(next(answers), "as measured"))
     settings = Grooming(steps=6, batch=4, rate=1e-3, alone=2)
     training_worlds.assert_goes_on_exactly(lambda: groomer(settings), tmp_path)
 

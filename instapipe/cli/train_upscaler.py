@@ -90,8 +90,8 @@ def command(
 
         def begun(before: float) -> str:
             return (
-                f"{len(coarse)} windows of {card.target} of {round(SMALLEST * 2 * size[0])} px and more and {len(fine)} "
-                f"of twice as many are learnt from; distance from photos held out: {before:.3f}"
+                f"{len(coarse)} windows of {card.target} of {round(SMALLEST * 2 * size[0])} px and more and "
+                f"{len(fine)} of twice as many are learnt from; distance from photos held out: {before:.3f}"
             )
 
         was, reached = learning.learn(

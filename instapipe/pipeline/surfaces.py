@@ -23,7 +23,7 @@ from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, fin
 from instapipe.pipeline.records import ChosenTry, State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
-from instapipe.translation.feet import on_all_feet
+from instapipe.translation.feet import on_all_feet, shade_of
 from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
 from instapipe.translation.resampling import enlarged, shrink, shrink_mask
 
@@ -149,18 +149,21 @@ class NativeSurface:
             scale = min((place[3] - place[1]) / raw.shape[0], (place[2] - place[0]) / raw.shape[1])
             raw, finer = self._upscale(raw, mattes, scale)
             mattes = np.stack([without_slivers(matte, old >= 0.5) for matte, old in zip(finer, mattes, strict=True)])
+        local = (place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0)
+        stands = self._matte and self._placement == "ground" and len(mattes) == 1
         blended, changed = blend(
             self._pixels[where],
             old,
             raw,
             mattes,
             self._settings,
-            place=(place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0),
+            place=local,
             open_sides=(place[0] > 0, place[1] > 0, place[2] < size[1], place[3] < size[0]),
             painted=painted > 0,
             animals=None if self._animals is None else self._animals[where],
             in_front=front,
             fineness=mattes.shape[1] // made.mattes.shape[1],
+            shade=shade_of(mattes[0], local, (y1 - y0, x1 - x0)) if stands else None,
         )
         hidden = None if front is None else Mask.from_crop(size, (x0, y0), front)
         there = Mask.from_crop(size, (x0, y0), changed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +20,18 @@ from torch import Tensor
 
 from instapipe.config import CompositingConfig
 from instapipe.data.domains import derive
-from instapipe.networks.blocks import frozen
+from instapipe.networks.blocks import frozen, initialise
 from instapipe.networks.generator import SetGenerator
-from instapipe.networks.projected import FrozenBackbone
+from instapipe.networks.projected import FrozenBackbone, ProjectedHeads
 from instapipe.structures import Pixels
 from instapipe.training import losses
+from instapipe.training.adversary import HIDDEN, WIDTH
 from instapipe.training.augment import Augmentation
-from instapipe.training.contest import Contest, divided
+from instapipe.training.ema import average_of
 from instapipe.training.pairs import Batch, Windows, translated
-from instapipe.training.teaching import continued
+from instapipe.training.precision import Choice, choose_precision
+from instapipe.training.resumable import Resumable
+from instapipe.training.teaching import continued, divided
 from instapipe.training.tiles import spread, translations
 
 LEVELS = (0, 1, 2, 3)
@@ -43,6 +47,8 @@ _COMMON, _SHARE = 0.5, 0.35
 _FLAT = 0.08
 """How much the colours of what is shown vary, in [-1, 1]: the coat shall not hang on the wool's."""
 _MOST_HELD_OUT = 64
+_CRITIC_RATE, _CRITIC_BETAS = 2e-4, (0.0, 0.99)
+_BETAS, _AVERAGE = (0.5, 0.99), 0.995
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Grooming:
     seed: int = 0
 
 
-class Groomer(Contest[SetGenerator]):
+class Groomer(Resumable[SetGenerator]):
     """A generator against discriminators of coats."""
 
     settings: Grooming
@@ -87,7 +93,18 @@ class Groomer(Contest[SetGenerator]):
         rng = torch.Generator().manual_seed(derive(settings.seed, "coats"))
         self.learnt, self.held_out = divided("the source", shown.photos, settings.batch)
         self.real_learnt, self.real_held_out = divided("the target", real.photos, settings.batch)
-        super().__init__(generator, backbone, settings, rng, device)
+        self.settings, self.step = settings, 0
+        self._backbone, self._device = backbone.to(device), device
+        self._network = generator.to(device).requires_grad_(True).train()
+        self.average = average_of(self._network)
+        with torch.no_grad():
+            channels = [level.shape[1] for level in self._backbone(torch.zeros(1, 3, 128, 128, device=device))]
+        self._critic = ProjectedHeads(channels, rng, width=WIDTH, hidden=HIDDEN, mask_channel=True).to(device)
+        initialise(self._critic.heads, rng)
+        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
+        learning = [weight for weight in self._critic.parameters() if weight.requires_grad]
+        self._critic_optimizer = torch.optim.Adam(learning, lr=_CRITIC_RATE, betas=_CRITIC_BETAS)
+        self.precision: Choice = choose_precision("auto", self._trial, device)
 
     def _trial(self, precision: str) -> None:
         batch = self._draw(0)
@@ -117,14 +134,17 @@ class Groomer(Contest[SetGenerator]):
             parts["beyond"] = _BEYOND * ((1 - inner) * (raw - continued(raw.detach(), inner)).abs()).mean()
             parts["legs"] = _LEGS_STAY * ((inner - body) * (raw - painted)).abs().mean()
             parts["adversarial"] = fooled / len(LEVELS)
-        self._learn_from(parts)
-        judged = self._teach_critic(
-            lambda: (
-                losses.hinge_real(*_each(self._judge(real.image, theirs, "real")))
-                + losses.hinge_fake(*_each(self._judge(raw.detach(), mine, "judged")))
-            )
-        )
+        self._descend(torch.stack(list(parts.values())).sum(), _AVERAGE)
+        self._critic_optimizer.zero_grad()
+        judged = losses.hinge_real(*_each(self._judge(real.image, theirs, "real")))
+        judged = judged + losses.hinge_fake(*_each(self._judge(raw.detach(), mine, "judged")))
+        judged.backward()  # type: ignore[no-untyped-call]
+        self._critic_optimizer.step()
         return {**{name: value.item() for name, value in parts.items()}, "critics": judged.item()}
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {**super()._parts, "critic": self._critic, "critic_optimizer": self._critic_optimizer}
 
     @torch.no_grad()
     def outcome(self) -> SetGenerator:

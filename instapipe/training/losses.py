@@ -6,7 +6,6 @@ counts as zero: a batch of n gives the mean of what its n samples give alone.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,16 +33,6 @@ def hinge_fake(logits: list[Tensor], active: Tensor) -> Tensor:
 def hinge_generator(logits: list[Tensor], active: Tensor) -> Tensor:
     """What the generator minimises against hinge discriminators."""
     return _over_scales([-scale.float() for scale in logits], active)
-
-
-def behind(ahead: list[Tensor], logits: list[Tensor]) -> Tensor:
-    """How little `logits` are above those of their answers, `ahead`, place by place: a mean over places and scales.
-
-    Of a pair whose second is to look the more real.
-    """
-    return torch.stack(
-        [F.softplus(theirs.float() - ours.float()).mean() for theirs, ours in zip(ahead, logits, strict=True)]
-    ).mean()
 
 
 def _over_scales(values: list[Tensor], active: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ using convolutional neural networks", CVPR 2016), for a mean of coats would be a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,6 +156,22 @@ def teaching_losses(
         "inside": _INSIDE * _relative(ours[-1][count:], theirs[-1][count:]),
         "style": _STYLE * torch.stack(styles).sum(),
     }
+
+
+def divided(name: str, photos: Sequence[str], batch: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The numbers of windows of `photos` that are learnt from, `batch` a step, and of those that are held out.
+
+    By the photo's name: one that shows both classes is held out of both. Raises DataError where there is too little to
+    learn from, or nothing to hold out.
+    """
+    out = held_out(tuple(photos))
+    learnt, rest = np.flatnonzero(~out), np.flatnonzero(out)
+    if len(learnt) < batch or len(rest) < 2:
+        raise DataError(
+            f"{len(learnt)} windows of {name} can be learnt from, of which a step takes {batch}; "
+            f"{len(rest)} are held out, 2 at least must be: more photos, or more --views"
+        )
+    return learnt, rest
 
 
 def held_out(photos: tuple[str, ...]) -> NDArray[np.bool_]:

@@ -2,14 +2,13 @@
 
 A soft picture of a real instance has its answer: the instance. What weights make has none, but made as soft it looks
 much the same: so what makes real ones of soft ones makes them of it, and nothing that was made is learnt from.
-Discriminators compare each answer with the instance it should be, place by place (Jolicoeur-Martineau, "The
-relativistic discriminator", ICLR 2019; Wang et al., "ESRGAN", ECCV workshops 2018), so that answers have detail.
-Shown what was made as well, they want of it what only real ones have, and get a mesh in its place.
+Answers are compared pixel by pixel and in a frozen network's features (Johnson et al., "Perceptual losses for real-time
+style transfer and super-resolution", ECCV 2016). There is no discriminator: bellies and legs, where soft pictures say
+little, got a mesh from each kind that was tried (docs/training-log.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,15 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from instapipe.data.domains import derive
-from instapipe.networks.blocks import frozen
 from instapipe.networks.projected import FrozenBackbone
 from instapipe.networks.upscaler import Upscaler, softly
 from instapipe.structures import Pixels
-from instapipe.training import losses
-from instapipe.training.contest import Contest, divided
+from instapipe.training.ema import average_of
 from instapipe.training.grooming import on_a_colour, thinned
 from instapipe.training.pairs import Windows
 from instapipe.training.pieces import PARTS, corner
+from instapipe.training.precision import Choice, choose_precision
+from instapipe.training.resumable import Resumable
+from instapipe.training.teaching import divided
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
@@ -39,7 +39,7 @@ _PIXELS, _FEATURES, _OUTLINE = 2.0, 1.0, 2.0
 """Weights of how far what is made is from the instance; features as a share of its own."""
 _BEYOND, _UNDECIDED = 0.5, 0.1
 """Weights of wanted mattes that are out of bounds, and of what is neither in nor out."""
-_ADVERSARIAL = 0.1
+_BETAS, _AVERAGE = (0.5, 0.99), 0.98
 _SOFT = (0.5, 1.5)
 """How soft what is shown is made, shares of what it will be."""
 _BLURRED, _BLUR, _NOISE = 0.7, 0.9, 0.03
@@ -56,13 +56,12 @@ _SHOWN, _ACROSS = 6, 6
 class Upscaling:
     """steps of `batch` pieces of real instances.
 
-    rate: of the upscaler.  alone: steps at first in which the discriminators are not yet listened to.
+    rate: of the upscaler.
     """
 
     steps: int = 400
     batch: int = 8
     rate: float = 2e-4
-    alone: int = 40
     seed: int = 0
 
 
@@ -79,8 +78,8 @@ class _Pieces:
     outline: Tensor
 
 
-class Finisher(Contest[Upscaler]):
-    """An upscaler against discriminators."""
+class Finisher(Resumable[Upscaler]):
+    """The state of a run: upscaler, average of its weights, optimiser, the step reached."""
 
     settings: Upscaling
 
@@ -103,42 +102,38 @@ class Finisher(Contest[Upscaler]):
             *(divided(name, each.photos, 1) for name, each in zip(names, windows, strict=True)), strict=True
         )
         self._side = windows[0].pixels.shape[1] // 4
-        rng = torch.Generator().manual_seed(derive(settings.seed, "upscaler"))
-        super().__init__(upscaler, backbone, settings, rng, device)
+        self.settings, self.step = settings, 0
+        self._backbone, self._device = backbone.to(device), device
+        self._network = upscaler.to(device).requires_grad_(True).train()
+        self.average = average_of(self._network)
+        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.rate, betas=_BETAS)
+        self.precision: Choice = choose_precision("auto", self._trial, device)
 
     def _trial(self, precision: str) -> None:
-        pieces = self._pieces(0)
-        with self._autocast(precision):
-            image, wanted = self._network(pieces.image, pieces.matte)
-            features = self._backbone(image)
-        sums = [level.float().sum() for level in features] + [wanted.sum()]
-        torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(self._losses(self._pieces(0), precision).values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
 
     def _advance(self) -> dict[str, float]:
         self._learn_at(self._rate())
+        parts = self._losses(self._pieces(self.step))
+        self._descend(torch.stack(list(parts.values())).sum(), _AVERAGE)
+        return {name: value.item() for name, value in parts.items()}
+
+    def _losses(self, pieces: _Pieces, precision: str | None = None) -> dict[str, Tensor]:
         rng = torch.Generator().manual_seed(derive(self.settings.seed, "soft", self.step))
         least, most = (share * self._network.form.soft for share in _SOFT)
-        pieces = self._pieces(self.step)
         soft, thin = softly(pieces.image, pieces.matte, float(torch.rand((), generator=rng)) * (most - least) + least)
-        with self._autocast():
+        with self._autocast(precision):
             made, wanted = self._network(soft, thin)
         matte = self._network.within(wanted, thin)
         inner = thinned(pieces.outline)
-        parts = {
+        return {
             "pixels": _PIXELS * (inner * (made - pieces.large)).abs().mean(),
-            "features": _FEATURES * self._apart(made, pieces.large, inner, rng),
+            "features": _FEATURES * self._apart(made, pieces.large, inner, rng, precision),
             "outline": _OUTLINE * (matte - pieces.outline).abs().mean(),
             "beyond": _BEYOND * (wanted - matte).abs().mean(),
             "undecided": _UNDECIDED * (matte * (1 - matte)).mean(),
         }
-        if self.step >= self.settings.alone:
-            with frozen(self._critic):
-                real, ours = self._judged(pieces, made, matte, rng)
-                parts["adversarial"] = _ADVERSARIAL * losses.behind([each.detach() for each in real], ours)
-        self._learn_from(parts)
-        told = self._teach_critic(lambda: losses.behind(*self._judged(pieces, made.detach(), matte.detach(), rng)[::-1]))
-        return {**{name: value.item() for name, value in parts.items()}, "critic": told.item()}
 
     @torch.inference_mode()
     def measure(self) -> float:
@@ -192,7 +187,9 @@ class Finisher(Contest[Upscaler]):
         full = len(pixels)
         half = max(self._side, round(full / 2 * np.exp(rng.uniform(*np.log(_SCALES[finer])))))
         if 2 * half != full:
-            pixels, mask = (cv2.resize(each, (2 * half, 2 * half), interpolation=cv2.INTER_AREA) for each in (pixels, mask))
+            pixels, mask = (
+                cv2.resize(each, (2 * half, 2 * half), interpolation=cv2.INTER_AREA) for each in (pixels, mask)
+            )
         there = mask >= 0.5
         part = PARTS[int(rng.integers(len(PARTS)))]
         small = cv2.resize(mask, (half, half), interpolation=cv2.INTER_AREA) >= 0.5
@@ -201,11 +198,13 @@ class Finisher(Contest[Upscaler]):
         large, outline = _tensors(pixels[piece], there[piece])
         return (large.flip(-1), outline.flip(-1)) if rng.random() < 0.5 else (large, outline)
 
-    def _apart(self, made: Tensor, large: Tensor, inner: Tensor, rng: torch.Generator) -> Tensor:
+    def _apart(
+        self, made: Tensor, large: Tensor, inner: Tensor, rng: torch.Generator, precision: str | None = None
+    ) -> Tensor:
         """How far features of what is made are from the instances', as a share of these, a mean over the levels."""
         seed = int(torch.randint(2**62, (), generator=rng))
         looks = [on_a_colour(each, inner, torch.Generator().manual_seed(seed)) for each in (made, large)]
-        with self._autocast():
+        with self._autocast(precision):
             ours = self._backbone(looks[0])
             with torch.no_grad():
                 theirs = self._backbone(looks[1])
@@ -214,22 +213,6 @@ class Finisher(Contest[Upscaler]):
             for one, two in zip(ours, theirs, strict=True)
         ]
         return torch.stack(shares).mean()
-
-    def _judged(
-        self, pieces: _Pieces, made: Tensor, matte: Tensor, rng: torch.Generator
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits, (B, 1, h, w) of each scale, of the instances, cut out, and of what was made; on the same colours.
-
-        Two pixels inside the outline: masks of real ones show some of their background at the border.
-        """
-        seed = int(torch.randint(2**62, (), generator=rng))
-        logits = []
-        for image, outline in ((pieces.large, pieces.outline), (made, matte)):
-            inner = thinned(thinned(outline))
-            look = on_a_colour(image, inner, torch.Generator().manual_seed(seed))
-            with self._autocast():
-                logits.append(self._critic(self._backbone(look), inner))
-        return logits[0], logits[1]
 
 
 def initialised(network: Upscaler, seed: int) -> Upscaler:

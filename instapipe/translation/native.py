@@ -16,6 +16,7 @@ from instapipe.config import CompositingConfig
 from instapipe.imaging.filling import fill
 from instapipe.imaging.windows import Rectangle
 from instapipe.structures import BoolMask, Mask, Pixels
+from instapipe.translation.feet import Shade, shaded
 from instapipe.translation.resampling import crisp_edge, enlarged, laid, missing_sharpness
 
 Background = Literal["natural", "exact"]
@@ -98,6 +99,7 @@ def blend(
     animals: BoolMask | None = None,
     in_front: BoolMask | None = None,
     fineness: int = 1,
+    shade: Shade | None = None,
 ) -> tuple[Pixels, BoolMask]:
     """Blend one step's output into a region of the photo.
 
@@ -109,6 +111,7 @@ def blend(
     painted: bool (H, W), the animals that earlier steps made: no hole is filled over them.
     animals: bool (H, W), all that is no background: no hole is filled with it.
     in_front: bool (H, W), what a matte does not change (see :func:`nearer`).
+    shade: of the new animals, on what is no animal, where the background is natural.
 
     Returns the new region, uint8 (H, W, 3), and where it may differ, bool (H, W).
     """
@@ -137,6 +140,13 @@ def blend(
     if settings.compositing.mode == "matte":
         background, hole = remove_instances(region, old, rim=rim, painted=painted, animals=animals)
         changed = hole | (weight > 0)
+        if shade is not None and settings.background == "natural":
+            spared = np.zeros_like(old)
+            for each in (painted, animals if animals is None else animals & ~old):
+                if each is not None:
+                    spared |= each
+            background, dark = shaded(background, shade, spared)
+            changed |= dark
     else:
         background, changed = region, weight > 0
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
