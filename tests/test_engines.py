@@ -13,6 +13,7 @@ from torch import nn
 
 from instapipe.config import GeneratorConfig
 from instapipe.errors import EngineError
+from instapipe.networks import devices
 from instapipe.networks.blocks import NarrowConv2d, UpsampleConv, initialise
 from instapipe.networks.cards import read_card
 from instapipe.networks.generator import SetGenerator
@@ -252,6 +253,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks are measured too, by every engine: how much slower one is at so small a size says nothing."""
     monkeypatch.setattr(choices, "SMALL", 0.0)
     monkeypatch.setattr(choices, "HOPELESS", float("inf"))
+    monkeypatch.setattr(devices, "HOPELESS", float("inf"))
 
 
 @pytest.mark.usefixtures("measured")
@@ -272,6 +274,22 @@ def test_what_is_far_slower_is_not_measured_on(monkeypatch: pytest.MonkeyPatch) 
     assert chosen.precision == "float32"
     assert set(chosen.seconds) == {"torch float32"}
     assert "times as long" in chosen.dropped["torch bfloat16"]
+
+
+@pytest.mark.usefixtures("measured")
+def test_where_one_convolution_says_enough_no_step_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU without any bfloat16 a step of torch's would take half a minute."""
+
+    def built(*request: object) -> object:
+        assert "bfloat16" not in request
+        return build(*request)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(choices, "build", built)
+    monkeypatch.setattr(devices, "HOPELESS", 8.0)
+    monkeypatch.setattr(devices, "bfloat16_handicap", lambda _: 70.0)
+    chosen = choose_engine(generator("resize"), "w", SIZE, 1, "cpu", "torch", "auto", Artefacts(None))
+    assert (chosen.engine, chosen.precision) == ("torch", "float32")
+    assert chosen.dropped["torch bfloat16"] == "a convolution takes 70 times as long"
 
 
 def test_openvino_without_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from instapipe.data.samples import Batch
 from instapipe.errors import OutputError, TrainingError
 from instapipe.networks.blocks import fixed_spectral_norm
 from instapipe.networks.cards import find_card
+from instapipe.networks.devices import bfloat16_handicap
 from instapipe.networks.weights import load_generator
 from instapipe.resources import configs_root
 from instapipe.training import checkpoint, losses
@@ -193,10 +194,28 @@ def test_precision_is_measured(bfloat16: float, precision: str, runs: int, monke
         now += bfloat16 if precision == "bfloat16" else 1.0
 
     monkeypatch.setattr("instapipe.training.precision.time.perf_counter", lambda: now)
+    monkeypatch.setattr("instapipe.training.precision.bfloat16_handicap", lambda _: 1.0)
     choice = choose_precision("auto", trial, torch.device("cpu"))
     assert choice.precision == precision
     assert f"{1 / bfloat16:.2f} times as fast" in choice.reason
     assert tried.count("bfloat16") == runs
+
+
+def test_where_one_convolution_says_enough_no_step_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU without any bfloat16 a trial would take minutes."""
+
+    def trial(_: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("instapipe.training.precision.bfloat16_handicap", lambda _: 70.0)
+    choice = choose_precision("auto", trial, torch.device("cpu"))
+    assert (choice.precision, "70 times as long in bfloat16" in choice.reason) == ("float32", True)
+
+
+def test_the_handicap_of_bfloat16_is_measured_in_one_thread() -> None:
+    before = torch.get_num_threads()
+    assert bfloat16_handicap(torch.device("cpu")) > 0
+    assert torch.get_num_threads() == before
 
 
 def test_a_precision_that_was_asked_for_is_not_measured() -> None:

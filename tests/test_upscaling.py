@@ -230,7 +230,7 @@ def test_soft_stripes_become_sharp_and_stay_where_they_are() -> None:
     assert ((F.avg_pool2d(fine, 8) - F.avg_pool2d(image, 4)) * F.avg_pool2d(matte, 4)).abs().mean() < 0.1
     outlines = run.average.within(wanted, thin) >= 0.5
     assert (outlines == (inside >= 0.5)).float().mean() > 0.97
-    assert told[0].losses.keys() == {"pixels", "features", "outline", "beyond", "undecided"}
+    assert told[0].losses.keys() == {"pixels", "features", "textures", "outline", "beyond", "undecided"}
     picture = run.picture()
     assert picture.shape[1] == 6 * 4 * SIDE
     assert picture.std() > 0

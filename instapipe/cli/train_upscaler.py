@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,12 @@ def command(
     steps: learning.Steps = 400,
     batch: Annotated[int, typer.Option(min=1, help="Pieces of instances a step.")] = 8,
     rate: learning.Rate = 2e-4,
+    soft: Annotated[
+        float | None,
+        typer.Option(
+            min=0.5, max=4, metavar="PX", help="How soft instances are made first: the more, the more is made anew."
+        ),
+    ] = None,
     config: learning.Config = None,
     seed: learning.Seed = 0,
     device: learning.Device = "auto",
@@ -75,6 +82,8 @@ def command(
             upscaler = initialised(Upscaler(UpscalerForm()), seed)
         else:
             upscaler = load_upscaler(card.upscaler, folder)
+        if soft is not None:
+            upscaler.form = replace(upscaler.form, soft=soft)
         backbone = FrozenBackbone(pretrained_features("tf_efficientnet_lite0", LEVELS), size[0])
         finisher = Finisher(upscaler, (windows(2), windows(4)), backbone, settings, torch.device(device))
         # Only now: what there is too little for can be asked for once more with other options.
@@ -83,7 +92,7 @@ def command(
             {
                 "weights": card.directions[way].sha256, "upscaler": before, "target_data": str(target_data),
                 "target_masks": str(target_masks), "views": views, "config": config, "seed": seed, "steps": steps,
-                "batch": batch, "rate": rate,
+                "batch": batch, "rate": rate, "soft": soft,
             },
         )  # fmt: skip
         coarse, fine = finisher.learnt

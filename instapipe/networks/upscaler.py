@@ -55,7 +55,7 @@ class UpscalerForm:
 
     width: int = 48
     blocks: int = 3
-    soft: float = 1.2
+    soft: float = 1.4
     reach: int = 4
 
 

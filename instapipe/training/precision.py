@@ -9,13 +9,12 @@ from typing import Literal
 
 import torch
 
+from instapipe.networks.devices import HOPELESS, bfloat16_handicap
+
 Precision = Literal["float32", "bfloat16"]
 
 WORTH = 1.2
 """bfloat16 must be so many times as fast to be taken: it rounds."""
-HOPELESS = 8.0
-"""Where bfloat16's first run takes so many times as long as float32, it is not repeated: it may take a minute. What a
-first run alone pays for is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,9 @@ def choose_precision(
         trial(precision)
         return time.perf_counter() - start
 
+    slower = bfloat16_handicap(device)
+    if slower > HOPELESS:
+        return Choice("float32", f"a convolution takes {slower:.0f} times as long in bfloat16 here")
     # The first run of each pays for allocations and kernel choice.
     trial("float32")
     exact = min(seconds("float32") for _ in range(3))

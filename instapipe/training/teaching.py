@@ -144,16 +144,14 @@ def teaching_losses(
     ours, theirs: features of (2 B) pictures at four levels, finest first: outlines, then the instances on grey.
     """
     count = len(raw)
-    outlines = [(_relative(one[:count], two[:count])) for one, two in zip(ours[1:], theirs[1:], strict=True)]
-    styles = [
-        _relative(_gram(one[count:]), _gram(two[count:])) for one, two in zip(ours[:-1], theirs[:-1], strict=True)
-    ]
+    outlines = [(relative(one[:count], two[:count])) for one, two in zip(ours[1:], theirs[1:], strict=True)]
+    styles = [relative(gram(one[count:]), gram(two[count:])) for one, two in zip(ours[:-1], theirs[:-1], strict=True)]
     return {
         "matte": _MATTE * (matte - outline).abs().mean(),
         "colour": _COLOUR * (_coarse(raw * matte) - _coarse(wanted * outline)).abs().mean(),
         "behind": _BEHIND * ((1 - outline) * (raw - continued(wanted, outline)).abs()).mean(),
         "outline": _OUTLINE * torch.stack(outlines).mean(),
-        "inside": _INSIDE * _relative(ours[-1][count:], theirs[-1][count:]),
+        "inside": _INSIDE * relative(ours[-1][count:], theirs[-1][count:]),
         "style": _STYLE * torch.stack(styles).sum(),
     }
 
@@ -189,12 +187,12 @@ def looked_at(raw: Tensor, matte: Tensor) -> Tensor:
     return torch.cat([(2 * matte - 1).expand(-1, 3, -1, -1), raw * matte])
 
 
-def _relative(one: Tensor, two: Tensor) -> Tensor:
+def relative(one: Tensor, two: Tensor) -> Tensor:
     """The mean difference, as a share of the second's mean size."""
     return (one - two).abs().mean() / (two.abs().mean() + 1e-6)
 
 
-def _gram(features: Tensor) -> Tensor:
+def gram(features: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, C, C), mean products of channels."""
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[2]

@@ -28,15 +28,16 @@ from instapipe.training.pairs import Windows
 from instapipe.training.pieces import PARTS, corner
 from instapipe.training.precision import Choice, choose_precision
 from instapipe.training.resumable import Resumable
-from instapipe.training.teaching import divided
+from instapipe.training.teaching import divided, gram, relative
 from instapipe.training.tiles import spread, tiled
 
 LEVELS = (0, 1, 2, 3)
 """Of the frozen network, those at 1/2 to 1/16 of its input's side."""
 SMALLEST = 0.6
 """A window's instance has a longer side of such a share of it in the photo at least: smaller ones would be blown up."""
-_PIXELS, _FEATURES, _OUTLINE = 2.0, 1.0, 2.0
-"""Weights of how far what is made is from the instance; features as a share of its own."""
+_PIXELS, _FEATURES, _TEXTURES, _OUTLINE = 2.0, 1.0, 0.5, 2.0
+"""Weights of how far what is made is from the instance; features, and their correlations (Gatys et al., "Image style
+transfer using convolutional neural networks", CVPR 2016), as shares of its own."""
 _BEYOND, _UNDECIDED = 0.5, 0.1
 """Weights of wanted mattes that are out of bounds, and of what is neither in nor out."""
 _BETAS, _AVERAGE = (0.5, 0.99), 0.98
@@ -127,9 +128,12 @@ class Finisher(Resumable[Upscaler]):
             made, wanted = self._network(soft, thin)
         matte = self._network.within(wanted, thin)
         inner = thinned(pieces.outline)
+        ours, theirs = self._looks(made, pieces.large, inner, rng, precision)
+        textures = [[gram(each) for each in levels[:-1]] for levels in (ours, theirs)]
         return {
             "pixels": _PIXELS * (inner * (made - pieces.large)).abs().mean(),
-            "features": _FEATURES * self._apart(made, pieces.large, inner, rng, precision),
+            "features": _FEATURES * _apart(ours, theirs),
+            "textures": _TEXTURES * _apart(*textures),
             "outline": _OUTLINE * (matte - pieces.outline).abs().mean(),
             "beyond": _BEYOND * (wanted - matte).abs().mean(),
             "undecided": _UNDECIDED * (matte * (1 - matte)).mean(),
@@ -143,7 +147,7 @@ class Finisher(Resumable[Upscaler]):
         for number, (image, matte, large, outline) in enumerate(self._held_out()):
             made, _ = self.average.anew(image, matte)
             rng = torch.Generator().manual_seed(derive(self.settings.seed, "measured", number))
-            apart.append(self._apart(made, large, thinned(outline), rng))
+            apart.append(_apart(*self._looks(made, large, thinned(outline), rng)))
         return float(torch.stack(apart).mean())
 
     @torch.inference_mode()
@@ -198,21 +202,22 @@ class Finisher(Resumable[Upscaler]):
         large, outline = _tensors(pixels[piece], there[piece])
         return (large.flip(-1), outline.flip(-1)) if rng.random() < 0.5 else (large, outline)
 
-    def _apart(
+    def _looks(
         self, made: Tensor, large: Tensor, inner: Tensor, rng: torch.Generator, precision: str | None = None
-    ) -> Tensor:
-        """How far features of what is made are from the instances', as a share of these, a mean over the levels."""
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Features of what is made and of the instances, cut out, on the same colours."""
         seed = int(torch.randint(2**62, (), generator=rng))
         looks = [on_a_colour(each, inner, torch.Generator().manual_seed(seed)) for each in (made, large)]
         with self._autocast(precision):
             ours = self._backbone(looks[0])
             with torch.no_grad():
                 theirs = self._backbone(looks[1])
-        shares = [
-            (one.float() - two.float()).abs().mean() / two.float().abs().mean().clamp(min=1e-6)
-            for one, two in zip(ours, theirs, strict=True)
-        ]
-        return torch.stack(shares).mean()
+        return [each.float() for each in ours], [each.float() for each in theirs]
+
+
+def _apart(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+    """How far features are apart, as a share of the second ones, a mean over the levels."""
+    return torch.stack([relative(*pair) for pair in zip(ours, theirs, strict=True)]).mean()
 
 
 def initialised(network: Upscaler, seed: int) -> Upscaler:

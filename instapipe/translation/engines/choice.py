@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from instapipe.errors import EngineError
+from instapipe.networks import devices
 from instapipe.networks.generator import SetGenerator
 from instapipe.translation.engines.artefacts import Artefacts
 from instapipe.translation.engines.backends import PRECISIONS, why_not
@@ -24,6 +26,7 @@ GAIN = 1.1
 """What is nearer to plain torch in float32 stays unless something else is faster by this factor."""
 SMALL = 2e8
 """Multiplications in a step below which no engine can win anything that a person would notice."""
+_EXACT = ("torch", "float32")
 _ORDER = ("float32", "bfloat16", "int8")
 _USUAL_SIZE = (200, 200)
 _PROBES = 3
@@ -71,17 +74,23 @@ def choose_engine(
         raise EngineError(_nothing(engine, precision, device))
     if len(candidates) == 1:
         return Choice(*candidates[0], reason="the only one there is")
-    if ("torch", "float32") in candidates and multiplications(generator, size, instances) < SMALL:
+    if _EXACT in candidates and multiplications(generator, size, instances) < SMALL:
         return Choice("torch", "float32", reason="so small a network has nothing to gain")
     windows = [probe_window(size, instances, seed) for seed in range(_PROBES)]
-    exact = [_exact(generator, weights, device).run(*window) for window in windows]
+    plain = build(generator, weights, device, *_EXACT, Artefacts(None))
+    exact = [plain.run(*window) for window in windows]
     ready: dict[tuple[str, str], Engine] = {}
     dropped: dict[str, str] = {}
     fastest = float("inf")
     for candidate in candidates:
         name = " ".join(candidate)
+        if candidate == ("torch", "bfloat16") and precision == "auto":
+            handicap = devices.bfloat16_handicap(torch.device(device))
+            if handicap > devices.HOPELESS:
+                dropped[name] = f"a convolution takes {handicap:.0f} times as long"
+                continue
         try:
-            made = build(generator, weights, device, *candidate, artefacts)
+            made = plain if candidate == _EXACT else build(generator, weights, device, *candidate, artefacts)
             results = [made.run(*windows[0])]  # compiles, and warms up
             start = time.perf_counter()
             results.append(made.run(*windows[1]))
@@ -148,10 +157,6 @@ def _nothing(engine: str, precision: str, device: str) -> str:
     else:
         reason = None
     return reason or f"no engine for --engine {engine} --precision {precision} on {device}"
-
-
-def _exact(generator: SetGenerator, weights: str, device: str) -> Engine:
-    return build(generator, weights, device, "torch", "float32", Artefacts(None))
 
 
 def _change(exact: list[Window], results: list[Window]) -> str | None:
