@@ -173,7 +173,7 @@ def learn(
             if taught.held_out is not None:
                 reached = taught.held_out
                 line["held_out"] = reached
-                console.print(f"step {taught.step}: {measured}: {reached:.2f}")
+                console.print(f"step {taught.step}: {measured}: {reached:.3g}")
             log.write(json.dumps(line) + "\n")
             log.flush()
             if bar.interruption.wanted and taught.step < steps:
