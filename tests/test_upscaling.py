@@ -18,7 +18,7 @@ from test_teaching import SIDE, Levels
 
 from instapipe.errors import DataError, WeightsError
 from instapipe.networks.projected import FrozenBackbone
-from instapipe.networks.upscaler import MOST, WORTH, Upscaler, UpscalerForm, read_upscaler, softly
+from instapipe.networks.upscaler import Upscaler, UpscalerForm, doublings, read_upscaler, softly
 from instapipe.training import resumable, upscaling
 from instapipe.training.pairs import Windows
 from instapipe.training.pieces import PARTS, Part, corner
@@ -90,12 +90,12 @@ def test_what_is_made_soft_keeps_its_colour_and_takes_none_from_around_it() -> N
     assert torch.allclose(softly(image.flip(-1), matte.flip(-1), 1.2)[0].flip(-1), soft, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [0.4, 1, 0.99 * WORTH, WORTH, 1.99 * WORTH, 2 * WORTH, 40])
-def test_pixels_are_doubled_where_it_is_worth_it(scale: float) -> None:
+@pytest.mark.parametrize(("scale", "times"), [(0.1, 1), (0.6, 1), (0.7, 2), (1.2, 2), (1.3, 4), (40, 4)])
+def test_pixels_are_doubled_until_there_are_some_to_spare(scale: float, times: int) -> None:
     pixels, mattes = np.full((16, 24, 3), 200, np.float32), np.zeros((1, 16, 24), np.float32)
     mattes[:, 4:12, 6:18] = 1
     out, outlines = Upscaler(FORM).enlarge(pixels, mattes, scale)
-    times = 1 if scale < WORTH else 2 if scale < 2 * WORTH else 2**MOST
+    assert 2 ** doublings(scale) == times
     assert (out.shape, outlines.shape) == ((16 * times, 24 * times, 3), (1, 16 * times, 24 * times))
     assert (out.dtype, outlines.dtype) == (np.float32, np.float32)
     assert np.abs(out[outlines[0] >= 0.5] - 200).max() < 3, "of its own colour"
@@ -134,7 +134,7 @@ def test_what_is_written_is_read_and_other_files_are_named(tmp_path: Path, grade
 def test_a_photo_gains_detail_where_it_is_enlarged(cli: Cli, upscaled_weights: Path, tmp_path: Path) -> None:
     """Nearly the same outlines, same background; `--no-upscale`, and an animal that is small, are as without one."""
     size = (240, 320)
-    for name, blob in (("large", (160, 120, 70, 60)), ("small", (160, 120, 12, 10))):
+    for name, blob in (("large", (160, 120, 70, 60)), ("small", (160, 120, 5, 4))):
         worlds.write_photo(tmp_path / f"{name}.png", worlds.photo_pixels((blob,), None, size=size))
         worlds.write_masks(tmp_path / f"{name}.masks", name, (blob,), size=size)
 

@@ -10,6 +10,7 @@ residual networks for single image super-resolution", CVPR workshops 2017).
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,9 +40,9 @@ _NOTHING = 0.02
 """So little of an instance in a place has no colour of its own."""
 _MARGIN = 8
 """Pixels about an instance that are looked at as well."""
-WORTH, MOST = 1.25, 2
-"""What is to be shown so many times larger is doubled, then what came of it likewise, so often at most: of still larger
-instances there were too few to learn from."""
+SPARE, MOST = 1.6, 2
+"""What is shown is made of so many pixels for one along a side at least, for what becomes of soft pictures is still a
+little soft; doubled so often at most, for of still larger instances there were too few to learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,10 @@ class Upscaler(nn.Module):
         """pixels: float32 (h, w, 3) in [0, 255].  mattes: float32 (n, h, w) in [0, 1].  scale: by which they are shown
         larger in the end.
 
-        Returns them as they are or, as far as it is worth it, f times as large, f 2 or 4: float32 (f h, f w, 3) and
-        (n, f h, f w).
+        Returns them f times as large, f 1, 2 or 4 (:func:`doublings`): float32 (f h, f w, 3) and (n, f h, f w).
         """
-        for doubled in range(MOST):
-            if scale >= WORTH * 2**doubled and (mattes >= _NOTHING).any():
+        if (mattes >= _NOTHING).any():
+            for _ in range(doublings(scale)):
                 pixels, mattes = self._doubled(pixels, mattes)
         return pixels, mattes
 
@@ -157,6 +157,11 @@ class Upscaler(nn.Module):
         # In one value: several would be written in any order.
         facts = {_KIND: json.dumps(asdict(self.form))}
         write_atomically(path, save(packed(self.state_dict()), metadata=facts))
+
+
+def doublings(scale: float) -> int:
+    """How often what is shown so many times larger than it was made is doubled."""
+    return min(MOST, max(0, math.ceil(math.log2(SPARE * scale))))
 
 
 def softly(image: Tensor, matte: Tensor, deviation: float) -> tuple[Tensor, Tensor]:
