@@ -156,6 +156,12 @@ class TranslatorCard(Card):
     also_from: tuple[str, ...] = Field(
         (), description="classes that it was never trained on, but measured to translate into the target"
     )
+    leg_widths: tuple[Annotated[float, Field(ge=0.25, le=4.0)], ...] = Field(
+        (),
+        max_length=40,
+        description="by what legs of what `source_to_target` made become wider at each hundredth of the animal's "
+        "height, from the foot up; none: they stay",
+    )
     directions: dict[Direction, DirectionFile]
     grader: AttachedFile | None = Field(
         None, description="what chooses, by outline, among several tries of `source_to_target`; none: nothing does"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import training_worlds
+import worlds
+from conftest import Cli
 
 from instapipe.config import CompositingConfig
-from instapipe.translation.feet import Foot, feet_in, on_all_feet, shade_of, shaded
+from instapipe.errors import DataError
+from instapipe.pipeline.surfaces import NativeSurface
+from instapipe.structures import Mask
+from instapipe.training.leg_widths import HUNDREDTHS, factors, widths_of
+from instapipe.translation.feet import Foot, feet_in, legs_in, on_all_feet, shade_of, shaded, with_leg_widths
 from instapipe.translation.native import Background, Blend, blend
 
 WIDE, TALL, LOWEST = 96, 128, 110
@@ -79,6 +89,89 @@ def test_legs_do_not_grow_without_bounds_and_those_that_share_a_picture_stay() -
     assert 1 < gaps_of(matte)[0] - gaps_of(mattes[0])[0] <= 0.35 * length + 1
     two = np.stack([matte, matte])
     assert on_all_feet(painted(matte), two)[1] is two
+
+
+def test_legs_are_followed_up_to_the_body() -> None:
+    legs = legs_in(animal((0, 4, 0, 0)) >= 0.5, most=80)
+    assert [leg.foot.column for leg in legs] == [22.5 + 14 * number for number in range(4)]
+    for leg, gap in zip(legs, (0, 4, 0, 0), strict=True):
+        assert len(leg.widths) == LOWEST + 1 - gap - 76, "the body begins there"
+        assert (leg.widths == 6).all()
+        assert (leg.middles == leg.foot.column).all()
+    assert [len(leg.widths) for leg in legs_in(animal((0, 4, 0, 0)) >= 0.5, most=5)] == [5] * 4
+    assert legs_in(np.zeros((8, 8), np.bool_), most=5) == []
+
+
+def test_legs_become_as_wide_as_asked_at_each_height() -> None:
+    """Wider at the foot, narrower above; what is no leg stays."""
+    matte = animal((0, 0, 0, 0))
+    raw, mattes = with_leg_widths(painted(matte), matte[None], (1.5,) * 5 + (0.5,) * 20)
+    narrow = {leg.foot.column: leg.widths for leg in legs_in(mattes[0] >= 0.5, most=80)}
+    assert narrow.keys() == {22.5 + 14 * number for number in range(4)}
+    for widths in narrow.values():
+        assert 8 <= widths[1] <= 10
+        assert 2 <= widths[10] <= 4
+        assert widths[-1] >= 6
+    assert np.array_equal(mattes[0, : LOWEST - 26], matte[: LOWEST - 26])
+    assert np.abs(raw - painted(matte)).max() < 0.5, "colours move sideways alone"
+    two = np.stack([matte, matte])
+    assert with_leg_widths(raw, two, (0.5,))[1] is two
+
+
+def test_how_much_wider_real_legs_are_is_measured() -> None:
+    """Of legs a third narrower than real ones, whatever the pictures' sizes."""
+    made = animal((0, 0, 0, 0)) >= 0.5
+    real = made.copy()
+    for number in range(4):
+        real[76 : LOWEST + 1, 20 + 14 * number : 29 + 14 * number] = True
+    large = np.repeat(np.repeat(real, 2, axis=0), 2, axis=1)
+    ratio = factors(widths_of([large] * 9), widths_of([made] * 9))
+    assert len(ratio) == HUNDREDTHS
+    assert np.allclose(ratio, 1.5, atol=0.02)
+    with pytest.raises(DataError, match="0 made legs can be followed up"):
+        factors(widths_of([large] * 9), widths_of([np.zeros_like(made)]))
+
+
+def test_a_step_gives_its_animal_such_legs() -> None:
+    photo, matte = np.full((160, 160, 3), 90, np.uint8), animal((0, 0, 0, 0))
+    old = Mask.from_dense(np.pad(np.ones((80, 60), np.bool_), ((60, 20), (50, 50))))
+
+    def step(_: np.ndarray, __: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return painted(matte), matte[None]
+
+    areas = []
+    for widths in ((), (0.5,) * 24):
+        surface = NativeSurface(
+            photo, (TALL, WIDE), Blend(CompositingConfig(mode="matte")), placement="ground", leg_widths=widths
+        )
+        areas.append(surface.run((30, 20, 126, 148), [old], step).masks[0].area)
+    assert 0.8 * areas[0] < areas[1] < 0.95 * areas[0]
+
+
+def test_a_card_that_says_otherwise_is_another_result(cli: Cli, ground_weights: Path, tmp_path: Path) -> None:
+    size, blob = (240, 320), (160, 120, 70, 60)
+    worlds.write_photo(tmp_path / "p.png", worlds.photo_pixels((blob,), None, size=size))
+    worlds.write_masks(tmp_path / "p.masks", "p", (blob,), size=size)
+    call = (
+        "translate", tmp_path / "p.png", "--source", "sheep", "--target", "giraffe", "--weights", ground_weights,
+        "--engine", "torch", "--precision", "float32", "--region", "instance", "-o", tmp_path / "out.png",
+    )  # fmt: skip
+    assert "cached" not in cli(*call).out
+    assert "(cached: segment, filter, translate)" in cli(*call).out
+    card = json.loads((ground_weights / "card.json").read_text())
+    (ground_weights / "card.json").write_text(json.dumps({**card, "leg_widths": [0.5] * 9}))
+    again = cli(*call)
+    assert (again.code, "(cached: segment, filter)" in again.out) == (0, True), again.out
+
+
+def test_legs_are_measured_or_it_is_said_why_not(cli: Cli, ground_weights: Path, tmp_path: Path) -> None:
+    """Discs have none."""
+    photos = training_worlds.write_animals(tmp_path / "photos")
+    ran = cli(
+        "weights", "legs", ground_weights, "--source-data", photos, "--target-data", photos, "-o", tmp_path / "new"
+    )
+    assert (ran.code, "legs can be followed up" in ran.err) == (1, True), ran.err
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_ground_is_darkest_at_the_feet_and_far_from_them_as_it_was() -> None:

@@ -50,6 +50,12 @@ class Weights:
         return self.card.upscaler if there else None
 
     @property
+    def leg_widths(self) -> tuple[float, ...]:
+        """By what legs of the target become wider, from the foot up."""
+        there = self.direction == "source_to_target" and self.card.paints_outlines
+        return self.card.leg_widths if there and self.card.placement == "ground" else ()
+
+    @property
     def taken_after(self) -> int:
         """After how many round trips what is made is taken, where no grader chooses."""
         card = self.card

@@ -86,7 +86,9 @@ def surface_for(
         (mask,) = pick([number]).masks
         x0, y0, x1, y1 = mask.box
         animals[y0:y1, x0:x1] |= mask.crop
-    return NativeSurface(photo.pixels, layout.model_size, blend, animals, layout.placement, tries, upscale)
+    return NativeSurface(
+        photo.pixels, layout.model_size, blend, animals, layout.placement, tries, upscale, layout.leg_widths
+    )
 
 
 def roll_out(

@@ -23,7 +23,7 @@ from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, fin
 from instapipe.pipeline.records import ChosenTry, State, StepRecord
 from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
-from instapipe.translation.feet import on_all_feet, shade_of
+from instapipe.translation.feet import on_all_feet, shade_of, with_leg_widths
 from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
 from instapipe.translation.resampling import enlarged, shrink, shrink_mask
 
@@ -118,33 +118,33 @@ class NativeSurface:
         placement: Placement = "centre",
         tries: Tries | RoundTrips | None = None,
         upscale: Upscale | None = None,
+        leg_widths: tuple[float, ...] = (),
     ) -> None:
         """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole.
 
         placement: as the windows were cut. On the `ground`, what has a matte is fitted into the photo.
         tries: of each instance; one without. On the `ground` alone.
-        upscale: of what has a matte; without, it is interpolated.
+        upscale: of what has a matte; without, it is interpolated.  leg_widths: see feet.with_leg_widths.
         """
         self._pixels = photo.copy()
         self._model_size = model_size
         self._settings = settings
         self._animals = animals
         self._placement = placement
-        self._tries, self._upscale = tries, upscale
+        self._tries, self._upscale, self._leg_widths = tries, upscale, leg_widths
         self._painted = np.zeros(photo.shape[:2], dtype=np.uint16)
         self._standing: list[Standing] = []
 
     def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
         size = (self._pixels.shape[0], self._pixels.shape[1])
         made, chosen = self._best(window, masks, step)
-        place, mattes = made.place, made.mattes
+        place, raw, mattes = made.place, made.raw, made.mattes
         x0, y0, x1, y1 = region = inside(reduce(hull, (window, made.window, place)), size)
         where = np.s_[y0:y1, x0:x1]
         old = together(masks, region)
         painted, front = self._painted[where], None
         if self._matte and made.depth != "before":
             front = painted > 0 if made.depth == "behind" else nearer(painted, old, feet_of(masks))
-        raw = made.raw
         if self._upscale is not None and self._matte:
             scale = min((place[3] - place[1]) / raw.shape[0], (place[2] - place[0]) / raw.shape[1])
             raw, finer = self._upscale(raw, mattes, scale)
@@ -227,7 +227,7 @@ class NativeSurface:
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
         if not self._matte or self._placement != "ground":
             return _Made(window, window, raw, mattes, False, 0)
-        raw, mattes = on_all_feet(raw, mattes)
+        raw, mattes = with_leg_widths(*on_all_feet(raw, mattes), self._leg_widths)
         found = find_place(window, masks, mattes, self._painted, self._animals, turned=turned)
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
