@@ -1,4 +1,4 @@
-"""`instapipe weights`: list, show, verify, pull, export, pack, legs, import."""
+"""`instapipe weights`: list, show, verify, pull, export, pack, match, import."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def pack(
 
 
 @command.command()
-def legs(
+def match(
     name: Annotated[str, typer.Argument(help="Translator: a bundled name, or a folder with a card.json.")],
     source_data: learning.SourceData,
     target_data: learning.TargetData,
@@ -163,19 +163,20 @@ def legs(
     config: learning.Config = None,
     device: learning.Device = "auto",
 ) -> None:
-    """The same weights, and in their card by what legs of what they make become wider to be as wide as real ones.
+    """The same weights, and in their card in what what they make is made like real ones.
 
-    Measured at each hundredth of the animal's height above its feet, of windows of the source, translated once, and of
-    large instances of the target.
+    Legs: by what they become wider, at each hundredth of the animal's height above its feet. Tones: how much more they
+    vary from one to the next. Measured of windows of the source, translated once, and of large instances of the target.
     """
+    import numpy as np
     import torch
     from rich.console import Console
 
     from instapipe.networks.cards import find_card
     from instapipe.networks.devices import resolve_device
     from instapipe.networks.weights import check_gradable, with_card
-    from instapipe.training.leg_widths import FINE, factors, finely, widths_of
     from instapipe.training.lessons import windows_of
+    from instapipe.training.matching import FINE, deviations, factors, finely, tone_of, widths_of
     from instapipe.training.pairs import views_of
     from instapipe.training.turns import Runner, Turns, cutting_for, matte_of
     from instapipe.training.upscaling import SMALLEST
@@ -200,24 +201,35 @@ def legs(
     )
     console = Console()
     with learning.shown(console, f"translating {', '.join(classes)}") as bar:
-        mattes = []
+        mattes, tones = [], []
         for number, sample in enumerate(shown):
             turn = turns.first(sample, torch.Generator().manual_seed(number))
             bar.told(number + 1, len(shown))
             if turn is not None:
-                mattes.append(on_all_feet(turn.raw, matte_of(turn)[None])[1][0])
+                raw, matte = on_all_feet(turn.raw, matte_of(turn)[None])
+                mattes.append(matte[0])
+                if (matte[0] >= 0.5).any():
+                    tones.append(tone_of(np.rint(raw).astype(np.uint8), matte[0] >= 0.5))
         real = views_of(targets, alike.model_copy(update=large), card.compositing, 0, 1, bar.told)
         theirs, ours = widths_of(real.masks), widths_of(finely(matte) for matte in mattes)
         widths = factors(theirs, ours)
+        various = deviations(
+            np.array([tone_of(*each) for each in zip(real.pixels, real.masks, strict=True)]), np.array(tones)
+        )
         measured = f"{len(ours)} legs of {len(mattes)} that were made, {len(theirs)} of {len(real)} real ones"
         facts = {
             "leg_widths": widths,
-            "provenance": f"{card.provenance} Legs become as wide as real ones: by {measured}.".strip(),
+            "tones": various,
+            "provenance": f"{card.provenance} Legs become as wide and tones as various as those of real ones: by "
+            f"{measured}.".strip(),
             "recipe": f"{card.recipe}; {shlex.join(['instapipe', *sys.argv[1:]])}".removeprefix("; "),
         }
         with_card(card.model_copy(update=facts), folder, output)
-    shares = " ".join(f"{width:.2f}" for width in widths)
-    console.print(f"{output}: from the foot up legs become wider by {shares} ({measured})", soft_wrap=True)
+    shares, spread = (" ".join(f"{value:.2f}" for value in values) for values in (widths, various))
+    console.print(
+        f"{output}: from the foot up legs become wider by {shares}; L*, a*, b* vary by {spread} more ({measured})",
+        soft_wrap=True,
+    )
 
 
 @command.command("import")

@@ -50,10 +50,12 @@ class Weights:
         return self.card.upscaler if there else None
 
     @property
-    def leg_widths(self) -> tuple[float, ...]:
-        """By what legs of the target become wider, from the foot up."""
-        there = self.direction == "source_to_target" and self.card.paints_outlines
-        return self.card.leg_widths if there and self.card.placement == "ground" else ()
+    def match(self) -> dict[str, Any]:
+        """In what what is made is made like real ones of the target (tones.Match); nothing where it is not."""
+        card = self.card
+        if self.direction != "source_to_target" or not card.paints_outlines or card.placement != "ground":
+            return {}
+        return {name: value for name in ("leg_widths", "tones") if any(value := getattr(card, name))}
 
     @property
     def taken_after(self) -> int:

@@ -1,4 +1,5 @@
-"""How much wider legs of real instances are than those that weights make, at each hundredth of the animal's height."""
+"""In what real instances differ from those that weights make: how wide legs are at each hundredth of the animal's
+height, and how much tones vary from one to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.errors import DataError
-from instapipe.structures import BoolMask
+from instapipe.structures import BoolMask, Pixels
 from instapipe.translation.feet import legs_in
 
 HUNDREDTHS = 24
@@ -20,6 +21,8 @@ _LEAST, _MOST = 0.7, 1.6
 """What nobody would believe of a median is cut off: feet that end in a point have a width of next to nothing."""
 _FEWEST = 20
 """Legs that a median is taken of, at least."""
+_SHARE = 2 / 3
+"""Of how tones vary: the rest is light, which animals of one photo share."""
 
 
 def widths_of(shapes: Iterable[BoolMask]) -> NDArray[np.float32]:
@@ -56,3 +59,16 @@ def factors(real: NDArray[np.float32], made: NDArray[np.float32]) -> tuple[float
     ratio = np.clip(np.median(real, axis=0) / np.median(made, axis=0), _LEAST, _MOST)
     padded = np.pad(ratio, 1, mode="edge")
     return tuple(round(float(each), 3) for each in (padded[:-2] + padded[1:-1] + padded[2:]) / 3)
+
+
+def tone_of(pixels: Pixels, shape: BoolMask) -> NDArray[np.float32]:
+    """The mean L*, a*, b* of an instance, uint8 (h, w, 3) and bool (h, w): (3,)."""
+    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return np.asarray(lab[shape].mean(axis=0), np.float32)
+
+
+def deviations(real: NDArray[np.float32], made: NDArray[np.float32]) -> tuple[float, float, float]:
+    """By how much tones of made instances are to vary more, to vary as real ones of one photo do: of (N, 3), (M, 3)."""
+    more = _SHARE * np.sqrt(np.maximum(real.var(axis=0) - made.var(axis=0), 0))
+    first, second, third = (round(float(each), 1) for each in more)
+    return first, second, third

@@ -1,4 +1,4 @@
-"""New animals stand on all their feet, and the ground under them is darker."""
+"""New animals stand on all their feet, on legs and in tones like those of real ones, and the ground in their shade."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from instapipe.config import CompositingConfig
 from instapipe.errors import DataError
 from instapipe.pipeline.surfaces import NativeSurface
 from instapipe.structures import Mask
-from instapipe.training.leg_widths import HUNDREDTHS, factors, widths_of
+from instapipe.training.matching import HUNDREDTHS, deviations, factors, tone_of, widths_of
 from instapipe.translation.feet import Foot, feet_in, legs_in, on_all_feet, shade_of, shaded, with_leg_widths
 from instapipe.translation.native import Background, Blend, blend
+from instapipe.translation.tones import Match, first_of, toned
 
 WIDE, TALL, LOWEST = 96, 128, 110
 """Of the window; the row of the lowest foot."""
@@ -142,7 +143,7 @@ def test_a_step_gives_its_animal_such_legs() -> None:
     areas = []
     for widths in ((), (0.5,) * 24):
         surface = NativeSurface(
-            photo, (TALL, WIDE), Blend(CompositingConfig(mode="matte")), placement="ground", leg_widths=widths
+            photo, (TALL, WIDE), Blend(CompositingConfig(mode="matte")), placement="ground", match=Match(widths)
         )
         areas.append(surface.run((30, 20, 126, 148), [old], step).masks[0].area)
     assert 0.8 * areas[0] < areas[1] < 0.95 * areas[0]
@@ -164,11 +165,31 @@ def test_a_card_that_says_otherwise_is_another_result(cli: Cli, ground_weights: 
     assert (again.code, "(cached: segment, filter)" in again.out) == (0, True), again.out
 
 
+def test_tones_vary_as_asked_and_stay_the_same_for_the_same_animal() -> None:
+    raw = np.random.default_rng(0).uniform(60, 180, (24, 24, 3)).astype(np.float32)
+    assert toned(raw, (0, 0, 0), 3) is raw
+    shape, wanted = np.ones((24, 24), np.bool_), np.array([6.0, 2.0, 4.0])
+    tones = np.array([tone_of(np.rint(toned(raw, (6, 2, 4), n)).astype(np.uint8), shape) for n in range(400)])
+    scale = np.array([tone_of(raw.astype(np.uint8), shape)[0] / 50, 1, 1])
+    assert np.allclose(tones.std(axis=0), wanted * scale, rtol=0.08)
+    assert np.allclose(tones.mean(axis=0), tone_of(raw.astype(np.uint8), shape), atol=0.8)
+    assert np.abs(np.diff(tones[:, 0])).min() > 4, "those that come one after the other differ"
+    assert np.array_equal(toned(raw, (6, 2, 4), 7), toned(raw, (6, 2, 4), 7))
+    photos = [np.full((64, 64, 3), value, np.uint8) for value in (10, 11)]
+    assert first_of(photos[0]) != first_of(photos[1])
+
+
+def test_how_much_more_tones_are_to_vary_is_measured() -> None:
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(0, (10, 4, 2), (4000, 3)), rng.normal(0, (6, 0, 3), (4000, 3))
+    assert np.allclose(deviations(real, made), (2 / 3 * 8, 2 / 3 * 4, 0), atol=0.2)
+
+
 def test_legs_are_measured_or_it_is_said_why_not(cli: Cli, ground_weights: Path, tmp_path: Path) -> None:
     """Discs have none."""
     photos = training_worlds.write_animals(tmp_path / "photos")
     ran = cli(
-        "weights", "legs", ground_weights, "--source-data", photos, "--target-data", photos, "-o", tmp_path / "new"
+        "weights", "match", ground_weights, "--source-data", photos, "--target-data", photos, "-o", tmp_path / "new"
     )
     assert (ran.code, "legs can be followed up" in ran.err) == (1, True), ran.err
     assert not (tmp_path / "new").exists()
