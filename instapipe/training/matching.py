@@ -21,8 +21,8 @@ _LEAST, _MOST = 0.7, 1.6
 """What nobody would believe of a median is cut off: feet that end in a point have a width of next to nothing."""
 _FEWEST = 20
 """Legs that a median is taken of, at least."""
-_SHARE = 2 / 3
-"""Of how tones vary: the rest is light, which animals of one photo share."""
+_SHARE = 0.4
+"""Of how tones vary: the rest is light, which animals of one photo share; with two thirds some seemed to glow."""
 
 
 def widths_of(shapes: Iterable[BoolMask]) -> NDArray[np.float32]:

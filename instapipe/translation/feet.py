@@ -126,7 +126,8 @@ def legs_in(shape: BoolMask, most: int) -> list[Leg]:
         widths: list[float] = []
         middle, usual = foot.column, 0.0
         for row in range(foot.row, max(-1, foot.row - most), -1):
-            run = _run(shape[row], round(middle), aside)
+            # The tip of a slanting foot may lie to one side of it.
+            run = _run(shape[row], round(middle), aside if widths else max(aside, foot.right - foot.left))
             if run is None:
                 break
             width = run[1] - run[0]
