@@ -119,10 +119,6 @@ class Card(Strict):
     licence: str = ""
 
 
-Deviation = Annotated[float, Field(ge=0, le=30)]
-"""Of lightness or colour, in CIELAB."""
-
-
 class TranslatorCard(Card):
     """What there is to know about a pair of set generators."""
 
@@ -159,17 +155,6 @@ class TranslatorCard(Card):
     facing: Facing = Field("any", description="`right`: windows are mirrored so that the animal looks right, and back")
     also_from: tuple[str, ...] = Field(
         (), description="classes that it was never trained on, but measured to translate into the target"
-    )
-    leg_widths: tuple[Annotated[float, Field(ge=0.25, le=4.0)], ...] = Field(
-        (),
-        max_length=40,
-        description="by what legs of what `source_to_target` made become wider at each hundredth of the animal's "
-        "height, from the foot up; none: they stay",
-    )
-    tones: tuple[Deviation, Deviation, Deviation] = Field(
-        (0, 0, 0),
-        description="by how much L*, a*, b* (CIELAB, standard deviations) of what `source_to_target` made are made to "
-        "vary from one instance to the next",
     )
     directions: dict[Direction, DirectionFile]
     grader: AttachedFile | None = Field(

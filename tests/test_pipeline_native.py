@@ -27,8 +27,7 @@ from instapipe.pipeline.records import StepRecord
 from instapipe.pipeline.resolve import resolve_weights
 from instapipe.pipeline.settings import TranslateSettings
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import NativeSurface
-from instapipe.pipeline.whole import ModelSurface
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface
 from instapipe.structures import Mask
 from instapipe.translation.again import StepFunction
 from instapipe.translation.engine import Translator

@@ -1,16 +1,13 @@
-"""`instapipe weights`: list, show, verify, pull, export, pack, match, import."""
+"""`instapipe weights`: list, show, verify, pull, export, pack, import."""
 
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instapipe.cli import learning
 from instapipe.config import SegmenterCard, TranslatorCard, direction_named
 from instapipe.errors import ConfigError, UsageError, WeightsError
 
@@ -149,87 +146,6 @@ def pack(
     packed = in_eight_bits(card, folder, wanted, output)
     after = sum((output / entry.file).stat().st_size for entry in packed.files)
     typer.echo(f"{output}: {after / 1e6:.1f} MB instead of {before / 1e6:.1f} MB")
-
-
-@command.command()
-def match(
-    name: Annotated[str, typer.Argument(help="Translator: a bundled name, or a folder with a card.json.")],
-    source_data: learning.SourceData,
-    target_data: learning.TargetData,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; its name is the weights' name.")],
-    label: learning.Classes = None,
-    source_masks: learning.SourceMasks = None,
-    target_masks: learning.TargetMasks = None,
-    config: learning.Config = None,
-    device: learning.Device = "auto",
-) -> None:
-    """The same weights, and in their card in what what they make is made like real ones.
-
-    Legs: by what they become wider, at each hundredth of the animal's height above its feet. Tones: how much more they
-    vary from one to the next. Measured of windows of the source, translated once, and of large instances of the target.
-    """
-    import numpy as np
-    import torch
-    from rich.console import Console
-
-    from instapipe.networks.cards import find_card
-    from instapipe.networks.devices import resolve_device
-    from instapipe.networks.weights import check_gradable, with_card
-    from instapipe.training.lessons import windows_of
-    from instapipe.training.matching import FINE, deviations, factors, finely, tone_of, widths_of
-    from instapipe.training.pairs import views_of
-    from instapipe.training.turns import Runner, Turns, cutting_for, matte_of
-    from instapipe.training.upscaling import SMALLEST
-    from instapipe.translation.engine import choose
-    from instapipe.translation.feet import on_all_feet
-
-    learning.check_new(output)
-    card, folder = find_card(name, "translator")
-    check_gradable(card)
-    size = card.size_of("source_to_target")
-    assert size is not None
-    device = resolve_device(device)
-    choice = choose(card, folder, "source_to_target", device, "auto", "auto")
-    turns = Turns(card, folder, "source_to_target", Runner(device, choice.engine, choice.precision), 1.0)
-    classes = label or [card.source]
-    shown = windows_of(learning.photos_of(source_data, classes, source_masks, config), turns.cutting)
-    alike = cutting_for(card.model_copy(update={"target_size": None}), "target_to_source", 1.0, 0.0)
-    side = FINE * size[0]
-    large = {"size": side, "load_size": FINE * alike.load_size, "min_side": round(SMALLEST * side)}
-    targets = windows_of(
-        learning.photos_of(target_data, [card.target], target_masks, config), alike.model_copy(update=large)
-    )
-    console = Console()
-    with learning.shown(console, f"translating {', '.join(classes)}") as bar:
-        mattes, tones = [], []
-        for number, sample in enumerate(shown):
-            turn = turns.first(sample, torch.Generator().manual_seed(number))
-            bar.told(number + 1, len(shown))
-            if turn is not None:
-                raw, matte = on_all_feet(turn.raw, matte_of(turn)[None])
-                mattes.append(matte[0])
-                if (matte[0] >= 0.5).any():
-                    tones.append(tone_of(np.rint(raw).astype(np.uint8), matte[0] >= 0.5))
-        real = views_of(targets, alike.model_copy(update=large), card.compositing, 0, 1, bar.told)
-        theirs, ours = widths_of(real.masks), widths_of(finely(matte) for matte in mattes)
-        widths = factors(theirs, ours)
-        various = deviations(
-            np.array([tone_of(*each) for each in zip(real.pixels, real.masks, strict=True)]), np.array(tones)
-        )
-        measured = f"{len(ours)} legs of {len(mattes)} that were made, {len(theirs)} of {len(real)} real ones"
-        facts = {
-            "leg_widths": widths,
-            "tones": various,
-            "provenance": f"{card.provenance} Legs become as wide and tones as various as those of real ones: by "
-            f"{measured}.".strip(),
-            "recipe": f"{card.recipe}; {shlex.join(['instapipe', *sys.argv[1:]])}".removeprefix("; "),
-        }
-        with_card(card.model_copy(update=facts), folder, output)
-    shares, spread = (" ".join(f"{value:.2f}" for value in values) for values in (widths, various))
-    console.print(
-        f"{output}: from the foot up legs become wider by {shares}; L*, a*, b* vary by {spread} more ({measured})",
-        soft_wrap=True,
-    )
 
 
 @command.command("import")

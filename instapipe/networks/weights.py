@@ -61,15 +61,6 @@ def with_attached(
     return _write_whole(output, card.model_copy(update={"name": output.name, what: entry}), {**files, entry.file: file})
 
 
-def with_card(card: TranslatorCard, folder: Path, output: Path) -> TranslatorCard:
-    """Write the weights in `folder`, with another `card` but for its name, to `output` (which must not exist).
-
-    Raises OutputError where it exists or cannot be written, WeightsError where a file is missing or damaged.
-    """
-    files = {entry.file: attached(entry, folder) for entry in card.files}
-    return _write_whole(output, card.model_copy(update={"name": output.name}), files)
-
-
 def save_translator(
     folder: Path, card: TranslatorCard, states: dict[Direction, dict[str, Tensor]], *, half: bool = True
 ) -> TranslatorCard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -28,7 +28,6 @@ class Layout:
     whole image, whole compositing); else it happens on the photo.  placement: of windows.
     tries: translations of each instance, at most.  round_trips: whether some of them are such.
     taken_after: so many round trips, where there is one try.  upscaled: whether what is enlarged gets detail.
-    match: as of Weights.
     """
 
     mode: Literal["whole", "instance"]
@@ -40,7 +39,6 @@ class Layout:
     round_trips: bool = False
     taken_after: int = 0
     upscaled: bool = False
-    match: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +67,8 @@ def lay_out(size: tuple[int, int], weights: Weights, settings: TranslateSettings
         # Whoever asks for one try wants it soon.
         after = weights.taken_after if model_size is not None and settings.tries is None else 0
         detail = settings.upscale and weights.upscaler is not None and model_size is not None
-        return Layout(
-            "instance", model_size, whole_window(size), False, weights.card.placement, tries, trips, after, detail,
-            weights.match,
-        )  # fmt: skip
+        placement = weights.card.placement
+        return Layout("instance", model_size, whole_window(size), False, placement, tries, trips, after, detail)
     frame = whole_window(size)
     if model_size is None:
         model_size = multiple_of_4(size)
@@ -115,8 +111,6 @@ def plan_steps(
         region["round_trips"] = {"count": layout.taken_after, "back": weights.back_sha256}
     if layout.upscaled and weights.upscaler is not None:
         region["upscaler"] = weights.upscaler.sha256
-    if layout.match:
-        region["match"] = {name: list(value) for name, value in layout.match.items()}
     steps: list[Step] = []
     windows: list[Rectangle] = []
     masks: list[list[str]] = []

@@ -50,14 +50,6 @@ class Weights:
         return self.card.upscaler if there else None
 
     @property
-    def match(self) -> dict[str, Any]:
-        """In what what is made is made like real ones of the target (tones.Match); nothing where it is not."""
-        card = self.card
-        if self.direction != "source_to_target" or not card.paints_outlines or card.placement != "ground":
-            return {}
-        return {name: value for name in ("leg_widths", "tones") if any(value := getattr(card, name))}
-
-    @property
     def taken_after(self) -> int:
         """After how many round trips what is made is taken, where no grader chooses."""
         card = self.card

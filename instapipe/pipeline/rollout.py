@@ -12,12 +12,10 @@ from instapipe.pipeline.formats import masks_bytes, read_masks
 from instapipe.pipeline.plan import Layout, Step, Stopped
 from instapipe.pipeline.records import ChosenTry, StepRecord
 from instapipe.pipeline.store import Store
-from instapipe.pipeline.surfaces import NativeSurface, RoundTrips, Surface, Tries, Upscale
-from instapipe.pipeline.whole import ModelSurface
+from instapipe.pipeline.surfaces import ModelSurface, NativeSurface, RoundTrips, Surface, Tries, Upscale
 from instapipe.structures import Instances, Mask, Photo, Pixels
 from instapipe.translation.again import StepFunction
 from instapipe.translation.native import Blend
-from instapipe.translation.tones import Match
 
 
 @dataclass(slots=True)
@@ -88,8 +86,7 @@ def surface_for(
         (mask,) = pick([number]).masks
         x0, y0, x1, y1 = mask.box
         animals[y0:y1, x0:x1] |= mask.crop
-    match = Match(**layout.match)
-    return NativeSurface(photo.pixels, layout.model_size, blend, animals, layout.placement, tries, upscale, match)
+    return NativeSurface(photo.pixels, layout.model_size, blend, animals, layout.placement, tries, upscale)
 
 
 def roll_out(

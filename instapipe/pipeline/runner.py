@@ -144,7 +144,6 @@ class Runner:
             "grader": self._grader,
             "back": self._back,
             "upscaler": self._upscaler,
-            "match": {name: list(value) for name, value in self.weights.match.items()},
             "windows": self.weights.windows(),
             "engine": self.engine,
             "segmentation": {"masks": record.digest} if record is not None else self.segmenter().fingerprint,

@@ -1,4 +1,4 @@
-"""Where a rollout happens: the photo at its own scale, or an image of the model's size (:mod:`.whole`).
+"""Where a rollout happens: the photo at its own scale, or an image of the model's size.
 
 Both run a step from their present state into a :class:`StepRecord`, and move on by applying a record. A record read
 back from the cache is applied like one just made, so a resumed run cannot differ from a cold one.
@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instapipe.config import Placement
-from instapipe.imaging.seen import seen
+from instapipe.imaging.cutting import cut
+from instapipe.imaging.seen import resized, seen
 from instapipe.imaging.windows import Rectangle, hull, inside, views
 from instapipe.pipeline.placing import Depth, Standing, feet_of, find_depth, find_place, masks_of, together
 from instapipe.pipeline.records import ChosenTry, State, StepRecord
-from instapipe.structures import Mask, Pixels
+from instapipe.structures import BoolMask, Mask, Pixels
 from instapipe.translation.again import StepFunction, Turn
-from instapipe.translation.feet import on_all_feet, shade_of, with_leg_widths
-from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, nearer, without_slivers
-from instapipe.translation.resampling import shrink_mask
-from instapipe.translation.tones import Match, first_of, toned
+from instapipe.translation.feet import on_all_feet, shade_of
+from instapipe.translation.native import CUT_OFF, Blend, blend, cut_above, distance, nearer, without_slivers
+from instapipe.translation.resampling import enlarged, shrink, shrink_mask
 
 _FRONT = 1.1
 """An animal whose window is that much higher than wide was shown wider: it is seen from the front."""
@@ -118,21 +118,19 @@ class NativeSurface:
         placement: Placement = "centre",
         tries: Tries | RoundTrips | None = None,
         upscale: Upscale | None = None,
-        match: Match | None = None,
     ) -> None:
         """`animals`: bool (H, W), all instances of the photo, so that none is copied into a hole.
 
         placement: as the windows were cut. On the `ground`, what has a matte is fitted into the photo.
         tries: of each instance; one without. On the `ground` alone.
-        upscale: of what has a matte; without, it is interpolated.  match: of what has one.
+        upscale: of what has a matte; without, it is interpolated.
         """
         self._pixels = photo.copy()
         self._model_size = model_size
         self._settings = settings
         self._animals = animals
         self._placement = placement
-        self._tries, self._upscale, self._match = tries, upscale, match or Match()
-        self._first = first_of(photo)
+        self._tries, self._upscale = tries, upscale
         self._painted = np.zeros(photo.shape[:2], dtype=np.uint16)
         self._standing: list[Standing] = []
 
@@ -140,19 +138,19 @@ class NativeSurface:
         size = (self._pixels.shape[0], self._pixels.shape[1])
         made, chosen = self._best(window, masks, step)
         place, mattes = made.place, made.mattes
-        raw = toned(made.raw, self._match.tones, self._first + len(self._standing))
         x0, y0, x1, y1 = region = inside(reduce(hull, (window, made.window, place)), size)
         where = np.s_[y0:y1, x0:x1]
         old = together(masks, region)
         painted, front = self._painted[where], None
         if self._matte and made.depth != "before":
             front = painted > 0 if made.depth == "behind" else nearer(painted, old, feet_of(masks))
+        raw = made.raw
         if self._upscale is not None and self._matte:
             scale = min((place[3] - place[1]) / raw.shape[0], (place[2] - place[0]) / raw.shape[1])
             raw, finer = self._upscale(raw, mattes, scale)
             mattes = np.stack([without_slivers(matte, old >= 0.5) for matte, old in zip(finer, mattes, strict=True)])
         local = (place[0] - x0, place[1] - y0, place[2] - x0, place[3] - y0)
-        stands = self._on_ground and len(mattes) == 1
+        stands = self._matte and self._placement == "ground" and len(mattes) == 1
         blended, changed = blend(
             self._pixels[where],
             old,
@@ -227,9 +225,9 @@ class NativeSurface:
         if self._matte:
             olds = shown if len(mattes) == len(masks) else np.asarray(shown.any(axis=0, keepdims=True))
             mattes = np.stack([without_slivers(matte, old) for matte, old in zip(mattes, olds, strict=True)])
-        if not self._on_ground:
+        if not self._matte or self._placement != "ground":
             return _Made(window, window, raw, mattes, False, 0)
-        raw, mattes = with_leg_widths(*on_all_feet(raw, mattes), self._match.leg_widths)
+        raw, mattes = on_all_feet(raw, mattes)
         found = find_place(window, masks, mattes, self._painted, self._animals, turned=turned)
         if found.mirrored:
             raw, mattes = np.ascontiguousarray(raw[:, ::-1]), np.ascontiguousarray(mattes[:, :, ::-1])
@@ -239,10 +237,6 @@ class NativeSurface:
     @property
     def _matte(self) -> bool:
         return self._settings.compositing.mode == "matte"
-
-    @property
-    def _on_ground(self) -> bool:
-        return self._matte and self._placement == "ground"
 
     def apply(self, record: StepRecord) -> None:
         x0, y0, x1, y1 = record.changed.box
@@ -260,6 +254,75 @@ class NativeSurface:
 
     def preview(self, side: int) -> Pixels:
         return self._pixels
+
+
+class ModelSurface:
+    """The whole photo at the model's size, in floats, as in the paper; back at the photo's size only at the end."""
+
+    def __init__(self, photo: Pixels, frame: Rectangle, model_size: tuple[int, int], settings: Blend) -> None:
+        """`frame`: from the photo's top left corner, the photo or a little more, mirrored at its border."""
+        self._photo = photo
+        self._frame = frame
+        self._settings = settings
+        self._state = shrink(cut(photo, frame), model_size)
+        self._touched: BoolMask | None = None
+        self._small: Pixels | None = None
+        scale = max(1.0, frame[3] / model_size[0], frame[2] / model_size[1])
+        self._seam = settings.seam * scale
+
+    def run(self, window: Rectangle, masks: Sequence[Mask], step: StepFunction) -> StepRecord:
+        size = (self._photo.shape[0], self._photo.shape[1])
+        model_size = (self._state.shape[0], self._state.shape[1])
+        raw, mattes = step(self._state, np.stack([shrink_mask(mask.window(window), model_size) for mask in masks]))
+        new = masks_of(mattes, len(masks), window, size)
+        where = np.ones(size, dtype=np.bool_)
+        if self._settings.background == "exact":
+            touched = np.zeros(size, dtype=np.bool_)
+            for mask in (*masks, *new):
+                touched |= mask.dense()
+            where = distance(touched) <= self._seam
+        return StepRecord(new, Mask.from_dense(where), None, raw)
+
+    def apply(self, record: StepRecord) -> None:
+        if record.state is None:
+            raise ValueError("expected a step of the model's size")
+        self._state = record.state
+        if self._touched is None:
+            self._touched = np.zeros(self._photo.shape[:2], dtype=np.bool_)
+        x0, y0, x1, y1 = record.changed.box
+        self._touched[y0:y1, x0:x1] |= record.changed.crop
+
+    def picture(self) -> Pixels:
+        if self._touched is None:
+            return self._photo
+        return self._composed(self._photo, self._touched, (self._frame[3], self._frame[2]), self._seam)
+
+    def preview(self, side: int) -> Pixels:
+        factor = side / max(self._photo.shape[:2])
+        if self._touched is None or factor >= 1:
+            return self.picture()
+        height, width = (max(1, round(length * factor)) for length in self._photo.shape[:2])
+        if self._small is None or self._small.shape[:2] != (height, width):
+            self._small = resized(self._photo, (height, width))
+        touched = shrink_mask(self._touched, (height, width))
+        frame = (max(height, round(self._frame[3] * factor)), max(width, round(self._frame[2] * factor)))
+        return self._composed(self._small, touched, frame, self._seam * factor)
+
+    def _composed(self, photo: Pixels, touched: BoolMask, frame: tuple[int, int], seam: float) -> Pixels:
+        """The state over `photo` (H, W, 3), all at one scale.
+
+        touched: bool (H, W), the old and new masks.  frame: (H, W) of what the state shows.  seam: in pixels.
+        """
+        height, width = photo.shape[:2]
+        out = photo.copy()
+        exact = self._settings.background == "exact"
+        # Rising from the border of the region to 1 at the depth of the seam, where old and new masks begin.
+        weight = np.clip(distance(~touched) / (seam + 1), 0, 1) if exact else np.float32(1)
+        for channel in range(3):
+            plane = enlarged(np.ascontiguousarray(self._state[:, :, channel]), frame, smooth=True)[:height, :width]
+            mixed = weight * plane + (1 - weight) * out[:, :, channel]
+            out[:, :, channel] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        return out
 
 
 def _area(matte: State, place: Rectangle) -> float:

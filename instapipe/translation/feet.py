@@ -7,7 +7,6 @@ to be seen 0.9, 2.3 and 4.1 %. So they seemed to hover.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -34,12 +33,6 @@ _BESIDE, _BEFORE = 0.06, 0.03
 """How far the shade under the animal reaches beyond its feet, to the sides and before and behind, likewise."""
 _SEEN = 1 / 100
 """So little is no shade."""
-_HUNDREDTH = 1 / 100
-_JUMP, _SLACK, _SIDEWAYS = 1.6, 1 / 50, 1 / 60
-"""Where a leg becomes so many times wider from one row to the next, and that share of the height more, a body begins;
-and how far aside the leg may be there."""
-_REACH = 0.06
-"""How far from its middle pixels move with a leg, of the height: as far as half of the next leg's distance at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,90 +97,6 @@ def on_all_feet(
     across = np.broadcast_to(columns, source.shape)
     moved = cv2.remap(mattes[0], across, source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     painted = cv2.remap(raw, across, source, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return np.clip(painted, 0, 255), np.asarray(moved, np.float32)[None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Leg:
-    """From the foot up, a row each. middles, widths: float32, columns."""
-
-    foot: Foot
-    middles: NDArray[np.float32]
-    widths: NDArray[np.float32]
-
-
-def legs_in(shape: BoolMask, most: int) -> list[Leg]:
-    """The legs of an animal, bool (h, w), from left to right, each as far up as it is one, `most` rows at most."""
-    height = int(np.ptp(np.flatnonzero(shape.any(axis=1)))) + 1 if shape.any() else 0
-    aside, slack = max(1, round(_SIDEWAYS * height)), _SLACK * height
-    legs = []
-    for foot in feet_in(shape):
-        middles: list[float] = []
-        widths: list[float] = []
-        middle, usual = foot.column, 0.0
-        for row in range(foot.row, max(-1, foot.row - most), -1):
-            # The tip of a slanting foot may lie to one side of it.
-            run = _run(shape[row], round(middle), aside if widths else max(aside, foot.right - foot.left))
-            if run is None:
-                break
-            width = run[1] - run[0]
-            if usual and width > _JUMP * usual + slack:
-                break
-            usual = 0.6 * usual + 0.4 * width if usual else width
-            middle = (run[0] + run[1] - 1) / 2
-            middles.append(middle)
-            widths.append(width)
-        legs.append(Leg(foot, np.array(middles, np.float32), np.array(widths, np.float32)))
-    return legs
-
-
-def _run(line: NDArray[np.bool_], column: int, aside: int) -> tuple[int, int] | None:
-    """The first and the end of what of `line` (w,) hangs together at `column`, or near it; None: there is nothing."""
-    near = np.flatnonzero(line[max(0, column - aside) : column + aside + 1]) + max(0, column - aside)
-    if not near.size:
-        return None
-    at = int(near[np.abs(near - column).argmin()])
-    gaps = np.flatnonzero(~line)
-    first = gaps[gaps < at].max(initial=-1) + 1
-    return int(first), int(gaps[gaps > at].min(initial=line.size))
-
-
-def with_leg_widths(
-    raw: NDArray[np.float32], mattes: NDArray[np.float32], factors: Sequence[float]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """raw, mattes: as of :func:`on_all_feet`. factors: by what legs become wider at each hundredth of the height above
-    their feet.
-
-    Returns both with such legs. Several animals that share a picture stay as they are.
-    """
-    if len(mattes) != 1 or not factors:
-        return raw, mattes
-    shape = np.asarray(mattes[0] >= 0.5)
-    rows = np.flatnonzero(shape.any(axis=1))
-    if rows.size == 0:
-        return raw, mattes
-    height = int(np.ptp(rows)) + 1
-    legs = legs_in(shape, round(len(factors) * _HUNDREDTH * height))
-    columns = np.arange(shape.shape[1], dtype=np.float32)
-    across = np.broadcast_to(columns, shape.shape).copy()
-    for leg in legs:
-        others = [abs(other.foot.column - leg.foot.column) / 2 for other in legs if other is not leg]
-        reach = min([_REACH * height, *others])
-        at = (np.arange(len(leg.middles)) + 0.5) / (_HUNDREDTH * height) - 0.5
-        wider = np.interp(at, np.arange(len(factors)), factors)
-        # Under the foot its border goes on, and where a leg ends in a body it is as it was.
-        last = np.clip((len(at) - 1 - np.arange(len(at))) / max(1.0, 3 * _HUNDREDTH * height), 0, 1)
-        wider = 1 + (wider - 1) * (last if len(at) < round(len(factors) * _HUNDREDTH * height) else 1)
-        for up in range(-2, len(at)):
-            row, place = leg.foot.row - up, max(0, up)
-            if row < shape.shape[0]:
-                from_middle = columns - leg.middles[place]
-                near = np.abs(from_middle) <= reach
-                moved = np.clip(from_middle[near] / wider[place], -reach, reach)
-                across[row, near] = leg.middles[place] + moved
-    down = np.broadcast_to(np.arange(shape.shape[0], dtype=np.float32)[:, None], shape.shape).copy()
-    moved = cv2.remap(mattes[0], across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    painted = cv2.remap(raw, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.clip(painted, 0, 255), np.asarray(moved, np.float32)[None]
 
 
