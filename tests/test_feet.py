@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -127,3 +128,20 @@ def test_an_exact_background_keeps_its_light() -> None:
         assert (dark <= plain).all()
         assert np.array_equal(dark[~changed], region[~changed])
         assert (changed >= before).all()
+
+
+def test_what_is_upscaled_is_as_crisp_as_photos_and_gets_no_halo() -> None:
+    matte = animal((0, 0, 0, 0))
+    large, size = cv2.resize(matte, (4 * WIDE, 4 * TALL)), (TALL, WIDE)
+    region, old = np.full((*size, 3), 20, np.uint8), np.zeros(size, np.bool_)
+    old[60:70, 30:60] = True
+    how = Blend(CompositingConfig(mode="matte"))
+    texture = np.random.default_rng(0).uniform(60, 220, (TALL, WIDE, 1)).astype(np.float32).repeat(3, axis=2)
+    coats = cv2.resize(texture, (4 * WIDE, 4 * TALL)), np.full((4 * TALL, 4 * WIDE, 3), 180, np.float32)
+    deep = cv2.erode((matte >= 0.5).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    fine = []
+    for fineness in (1, 4):
+        textured, even = (blend(region, old, raw, large[None], how, fineness=fineness)[0] for raw in coats)
+        fine.append(textured[deep].std())
+        assert np.abs(even[deep].astype(int) - 180).max() <= 1, "one colour stays one, at its border too"
+    assert fine[1] > 1.3 * fine[0]
