@@ -67,7 +67,7 @@ def command(
     console = Console()
     alike = cutting_for(card.model_copy(update={"target_size": None}), "target_to_source", 1.0, 0.0)
     targets = learning.photos_of(target_data, [card.target], target_masks, config)
-    before = None if card.upscaler is None else card.upscaler.sha256
+    least = round(SMALLEST * 2 * size[0])
     with learning.shown(console, f"cutting windows of {card.target}") as bar:
 
         def windows(times: int) -> Windows:
@@ -90,28 +90,28 @@ def command(
         resumed = school.claim(
             output,
             {
-                "weights": card.directions[way].sha256, "upscaler": before, "target_data": str(target_data),
-                "target_masks": str(target_masks), "views": views, "config": config, "seed": seed, "steps": steps,
-                "batch": batch, "rate": rate, "soft": soft,
+                "weights": card.directions[way].sha256, "upscaler": card.upscaler and card.upscaler.sha256,
+                "target_data": str(target_data), "target_masks": str(target_masks), "views": views, "config": config,
+                "seed": seed, "steps": steps, "batch": batch, "rate": rate, "soft": soft,
             },
         )  # fmt: skip
         coarse, fine = finisher.learnt
 
         def begun(before: float) -> str:
             return (
-                f"{len(coarse)} windows of {card.target} of {round(SMALLEST * 2 * size[0])} px and more and "
-                f"{len(fine)} of twice as many are learnt from; distance from photos held out: {before:.3f}"
+                f"{len(coarse)} windows of {card.target} of {least} px and more and {len(fine)} of twice as many are "
+                f"learnt from; distance from photos held out: {before:.3f}"
             )
 
-        was, reached = learning.learn(
+        before, reached = learning.learn(
             finisher, output, resumed, _EVERY, begun, "distance from photos", bar, finisher.picture
         )
         made = output / "upscaler.safetensors"
         finisher.average.write(made)
         facts = {
-            "provenance": f"{card.provenance} The upscaler{'' if before is None else ', further'}: {steps} steps of "
-            f"{batch} pieces of {len(coarse)} windows of {card.target} of {round(SMALLEST * 2 * size[0])} px and more "
-            f"and {len(fine)} of twice as many; distance from photos held out {was:.3f} before, {reached:.3f} after.",
+            "provenance": f"{card.provenance} The upscaler{', further' if card.upscaler else ''}: {steps} steps of "
+            f"{batch} pieces of {len(coarse)} windows of {card.target} of {least} px and more and {len(fine)} of "
+            f"twice as many; distance from photos held out {before:.3f} before, {reached:.3f} after.",
             "recipe": f"{card.recipe}; {shlex.join(['instapipe', *sys.argv[1:]])}".removeprefix("; "),
         }
         with_attached(card.model_copy(update=facts), folder, "upscaler", made, export)
